@@ -1,0 +1,4 @@
+//! The engine.
+
+pub mod error;
+pub(crate) mod page_io;

@@ -1,0 +1,3 @@
+//! The `stillfs` command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! What a pin shows: merged reads, and the tree of nodes that a mount presents.
+
+pub mod tree;
