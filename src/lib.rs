@@ -5,8 +5,11 @@ pub mod id;
 pub mod lsn;
 pub mod page;
 
+mod fault;
+
 pub mod os;
 
 pub mod engine;
+pub mod shadow;
 
 pub mod view;

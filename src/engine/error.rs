@@ -186,6 +186,15 @@ pub enum EngineError {
         /// What.
         what: &'static str,
     },
+    /// An earlier operation of the transaction failed halfway.
+    #[error("an earlier operation of this transaction failed: roll it back and begin again")]
+    Aborted,
+    /// What keeps pre-images could not be prepared, so the database was not opened.
+    #[error("cannot prepare for pins: {source}")]
+    Sink {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The hook that keeps pre-images refused, so the live page was not overwritten.
     #[error("cannot keep the pre-image of page {page}: {source}")]
     Capture {
@@ -336,8 +345,9 @@ impl EngineError {
             | Self::NotADatabase { .. }
             | Self::Limit { .. }
             | Self::ReadOnly
+            | Self::Aborted
             | Self::Exhausted { .. } => ErrorKind::Invalid,
-            Self::Poisoned { .. } | Self::Capture { .. } => ErrorKind::Internal,
+            Self::Poisoned { .. } | Self::Capture { .. } | Self::Sink { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -1,4 +1,251 @@
-//! The engine.
+//! The engine: an embedded, transactional, page-oriented key-value store with one writer at a time,
+//! readers at committed states, a redo log and checkpoints.
+//!
+//! Runs in the process of the application, or of `stillfs serve`. It knows nothing of pins, shadows
+//! or file systems: before it overwrites a live page it calls a [`PreImageSink`], and it can be asked
+//! to hold its writeback gate closed ([`Engine::freeze`]).
+//!
+//! ```text
+//! put, delete --> write set --commit--> log (synced) --> page table --checkpoint--> live file
+//!                 (private)             wal/             (versions)    writeback     data.pages
+//! ```
+//!
+//! * E1 A commit is acknowledged only after its log bytes are synced. Readers see durable commits only.
+//! * E2 Only writeback writes live pages, and only durable, committed versions get there.
+//! * E3 The page at S is the newest version with LSN <= S in the page table; if there is none, it is
+//!   the live page.
+//! * E4 A version leaves the page table only when rule E3 gives every reader, present or to come, the
+//!   same answer without it.
+//! * E5 Before a live page is overwritten, the sink has kept it for every pin that needs it, and the
+//!   page table for every registered reader that needs it.
+//! * E6 From the moment a checkpoint fixes its target, the first change of a page is logged as a
+//!   full image.
+//! * E7 A header names a log start only after the live file is synced through that commit; a segment
+//!   goes only after that header is synced.
+//! * E8 After a failed sync nothing is written any more until the database is opened again, and the
+//!   sink hears of it.
+//! * E9 Below the page count every page was written in full by some commit; the live file is never
+//!   punched and never shortened.
+//! * E10 Both header copies carry the new epoch, synced, before an incarnation writes anything else
+//!   to the live file.
+//!
+//! Locking: writer slot, checkpoint, append, registry, points, in this order; the gate is passed with
+//! the checkpoint lock held. Readers take the registry's lock twice and shard locks of the page
+//! table. A commit waits for the sync of its own log bytes only; a new transaction waits for a
+//! checkpoint only when the log is at its limit.
+//!
+//! Not here: versions beyond memory (they are kept in memory until a checkpoint; see docs/design.md),
+//! pins, sockets.
 
+pub(crate) mod btree;
+pub(crate) mod catalog;
+mod check;
+mod checkpoint;
+mod commit_point;
 pub mod error;
+pub(crate) mod free_list;
+mod gate;
+pub mod header;
+mod open;
 pub(crate) mod page_io;
+mod page_table;
+mod readers;
+mod recovery;
+mod shared;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod transaction;
+pub(crate) mod wal;
+mod write_set;
+mod writeback;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::os::Host;
+use crate::page::PageSize;
+
+pub use check::{CheckReport, Finding, Problem, Totals, Use};
+pub use checkpoint::CheckpointReport;
+pub use commit_point::CommitPoint;
+use error::Result;
+pub use header::Header;
+pub use open::{
+    Create, EngineOptions, LOCK_FILE, LOG_DIR, OpenFacts, PAGE_FILE, PrepareSink,
+    looks_like_database,
+};
+pub use shared::Identity;
+use shared::{BellState, Shared};
+pub use snapshot::{Frozen, Snapshot};
+pub use transaction::{Keys, Range, ReadTransaction, WriteTransaction};
+pub use writeback::{CaptureFailure, PreImageSink};
+
+/// An open database, without pins. Dropping it without [`Engine::close`] is like a crash: the next
+/// open replays the log.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+    checkpointer: Option<checkpoint::Checkpointer>,
+}
+
+/// What an engine holds and did; for `status`, INFO and the benchmarks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct EngineStats {
+    /// Newest commit in commit order.
+    pub timestamp: u64,
+    /// Its LSN.
+    pub lsn: u64,
+    /// Bytes of a page.
+    pub page_size: u64,
+    /// Pages of the database.
+    pub page_count: u64,
+    /// Pages in the free list.
+    pub free_pages: u64,
+    /// Commits of this incarnation.
+    pub commits: u64,
+    /// Checkpoints of this incarnation.
+    pub checkpoints: u64,
+    /// Live pages written by them.
+    pub pages_written: u64,
+    /// Live pages read into the cache.
+    pub pages_read: u64,
+    /// Bytes of the log on disk.
+    pub wal_bytes: u64,
+    /// Bytes of page images in memory that the live file does not hold.
+    pub version_bytes: u64,
+    /// Bytes of clean pages in memory.
+    pub cache_bytes: u64,
+}
+
+impl Engine {
+    /// Starts a read at the newest durable commit.
+    #[must_use]
+    pub fn begin_read(&self) -> ReadTransaction {
+        ReadTransaction::new(Snapshot::durable(self.shared.clone()))
+    }
+
+    /// Starts the one write transaction; waits while another lasts, and for a checkpoint if the log
+    /// is at its limit.
+    ///
+    /// Errors: `ReadOnly`, `Poisoned`; those of a checkpoint that had to run.
+    pub fn begin_write(&self) -> Result<WriteTransaction> {
+        WriteTransaction::begin(&self.shared)
+    }
+
+    /// Copies what the log holds into the live file and lets the log go.
+    ///
+    /// Errors: `ReadOnly`, `Poisoned`, `Capture`, `Io`.
+    pub fn checkpoint(&self) -> Result<CheckpointReport> {
+        self.shared.checkpoint()
+    }
+
+    /// Closes the writeback gate while the result lives: step 0 of a pin.
+    #[must_use]
+    pub fn freeze(&self) -> Frozen<'_> {
+        Frozen::new(&self.shared)
+    }
+
+    /// Waits until the log is durable through `point`.
+    ///
+    /// Errors: `Poisoned` if it cannot be made so.
+    pub fn make_durable(&self, point: CommitPoint) -> Result<()> {
+        self.shared.make_durable(point)
+    }
+
+    /// Walks every structure at the newest durable commit.
+    ///
+    /// Errors: `Io` only; damage is in the report.
+    pub fn check(&self) -> Result<CheckReport> {
+        let snapshot = Snapshot::durable(self.shared.clone());
+        let free = snapshot.point().free;
+        Ok(check::check(&snapshot, free))
+    }
+
+    /// Stops cleanly: everything goes to the live file, which then needs no log.
+    ///
+    /// Errors: those of a checkpoint; the next open then replays the log, and nothing is lost.
+    pub fn close(mut self) -> Result<()> {
+        if let Some(mut checkpointer) = self.checkpointer.take() {
+            checkpointer.stop();
+        }
+        // A transaction that is still open would commit after the last checkpoint.
+        self.shared.writer.take();
+        let closed = self.shared.close();
+        self.shared.writer.free();
+        closed
+    }
+
+    /// Rings for a checkpoint in the background.
+    pub fn request_checkpoint(&self) {
+        self.shared.bell.ring(BellState::Wanted);
+    }
+
+    /// Ids and epoch.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.shared.identity
+    }
+
+    /// The header as it stands in the live file.
+    #[must_use]
+    pub fn header(&self) -> Header {
+        self.shared.header.lock().clone()
+    }
+
+    /// Size of a page.
+    #[must_use]
+    pub fn page_size(&self) -> PageSize {
+        self.shared.page_size
+    }
+
+    /// The machine that it runs on.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.shared.host
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.shared.dir
+    }
+
+    /// The path of its page file.
+    #[must_use]
+    pub fn data_path(&self) -> &Path {
+        &self.shared.data_path
+    }
+
+    /// What it holds and did.
+    #[must_use]
+    pub fn stats(&self) -> EngineStats {
+        let point = self.shared.registry.points().newest;
+        let (versions, clean) = self.shared.table.image_counts();
+        let page_size = u64::from(self.shared.page_size.get());
+        let counters = &self.shared.counters;
+        EngineStats {
+            timestamp: point.timestamp.0,
+            lsn: point.lsn.0,
+            page_size,
+            page_count: point.page_count,
+            free_pages: point.free.count,
+            commits: counters.commits.load(Ordering::Relaxed),
+            checkpoints: counters.checkpoints.load(Ordering::Relaxed),
+            pages_written: counters.pages_written.load(Ordering::Relaxed),
+            pages_read: counters.pages_read.load(Ordering::Relaxed),
+            wal_bytes: self.shared.log.as_ref().map_or(0, wal::Log::bytes),
+            version_bytes: versions * page_size,
+            cache_bytes: clean * page_size,
+        }
+    }
+}
+
+impl Shared {
+    fn close(&self) -> Result<()> {
+        self.checkpoint()?;
+        self.write_clean_header()?;
+        self.log()?.remove_all()
+    }
+}

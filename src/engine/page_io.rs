@@ -1,7 +1,12 @@
 //! How the structures (B+tree, free list, catalog) reach pages: they know neither cache nor log.
 
-use crate::engine::error::Result;
+use std::sync::Arc;
+
+use crate::engine::error::{EngineError, Result};
 use crate::page::{PageKind, PageNo, PageRef, PageSize};
+
+/// Pages 0 and 1 (the headers) and 2 (the catalog's root): no link ever leads to one of them.
+pub(crate) const RESERVED_PAGES: u64 = 3;
 
 /// Pages of one consistent state.
 pub(crate) trait PageRead {
@@ -30,4 +35,54 @@ pub(crate) struct FreeList {
     pub(crate) head: PageNo,
     /// Free pages, trunks included.
     pub(crate) count: u64,
+}
+
+impl<T: PageRead + ?Sized> PageRead for &T {
+    fn page_size(&self) -> PageSize {
+        (**self).page_size()
+    }
+
+    fn page_count(&self) -> u64 {
+        (**self).page_count()
+    }
+
+    fn read(&self, page: PageNo) -> Result<PageRef> {
+        (**self).read(page)
+    }
+}
+
+impl<T: PageRead + ?Sized> PageRead for Arc<T> {
+    fn page_size(&self) -> PageSize {
+        (**self).page_size()
+    }
+
+    fn page_count(&self) -> u64 {
+        (**self).page_count()
+    }
+
+    fn read(&self, page: PageNo) -> Result<PageRef> {
+        (**self).read(page)
+    }
+}
+
+/// Reads the page that a link in page `from` leads to.
+///
+/// Errors: `Structure` for a link to a reserved page or past the page count; those of `read`.
+pub(crate) fn follow<R: PageRead + ?Sized>(src: &R, from: PageNo, to: PageNo) -> Result<PageRef> {
+    check_link(src, from, to)?;
+    src.read(to)
+}
+
+/// Checks that a link in page `from` leads to a page that a link may lead to.
+///
+/// Errors: `Structure` of page `from`.
+pub(crate) fn check_link<R: PageRead + ?Sized>(src: &R, from: PageNo, to: PageNo) -> Result<()> {
+    if (RESERVED_PAGES..src.page_count()).contains(&to.0) {
+        return Ok(());
+    }
+    Err(EngineError::Structure {
+        page: from,
+        expected: "a link to a page of the file",
+        found: to.0,
+    })
 }

@@ -11,6 +11,19 @@
 //!
 //! Nothing here waits for another process, except where a function says so.
 
+pub mod clock;
+pub mod file_system;
+pub mod mount_table;
+pub mod path;
+pub mod random;
+pub mod real_disk;
+pub mod sim;
+pub mod unix_socket;
+
+#[cfg(test)]
+mod conformance;
+mod host;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
@@ -18,6 +31,8 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use self::host::SimulatedHost;
 
 /// Device and inode of a file: what "the same file" means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,64 @@
+//! What can go wrong with a database as an application opens it.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::engine::error::{EngineError, ErrorKind};
+use crate::shadow::ShadowError;
+use crate::view::tree::ReadError;
+
+/// Any failure of a [`crate::Database`] that is not the engine's alone.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseError {
+    /// The engine's.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The shadow's.
+    #[error("cannot keep the pin: {0}")]
+    Shadow(#[from] ShadowError),
+    /// A read of a view.
+    #[error("cannot read the view: {0}")]
+    View(#[from] ReadError),
+    /// The pin server's.
+    #[error("cannot serve pins: {0}")]
+    Pin(#[from] crate::pin::PinError),
+    /// The operating system refused.
+    #[error("cannot {op} {what}: {source}")]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// A file was moved away or replaced under a running engine.
+    #[error("{} is not the file that the engine has open as {what}: put it back", path.display())]
+    Moved {
+        /// Which file.
+        what: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+    },
+}
+
+impl DatabaseError {
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Engine(error) => error.kind(),
+            Self::Shadow(ShadowError::Ended(_)) => ErrorKind::PinLost,
+            Self::Shadow(ShadowError::Io { source, .. }) | Self::Io { source, .. } => {
+                match source.kind() {
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+                    _ => ErrorKind::Internal,
+                }
+            }
+            Self::View(ReadError::PinEnded { .. }) => ErrorKind::PinLost,
+            Self::Moved { .. } => ErrorKind::Corrupt,
+            Self::Shadow(_) | Self::View(_) | Self::Pin(_) => ErrorKind::Internal,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Taking a pin: the four steps of docs/design.md, joined here because engine and shadow do not
+//! know each other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::database::error::DatabaseError;
+use crate::database::state::State;
+use crate::engine::header::HEADER_BYTES;
+use crate::engine::{Engine, Header};
+use crate::fault::{self, Fault};
+use crate::id::PinId;
+use crate::lsn::{Lsn, Timestamp};
+use crate::os::{File, OpenMode};
+use crate::page::PageNo;
+use crate::shadow::index::IndexHeader;
+use crate::shadow::{EndReason, HeldPin};
+use crate::view::{LiveHeader, LiveIdentity, PinnedFile};
+
+/// What taking a pin cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PinTimes {
+    /// Time under the commit lock: all that a writer can feel of a pin.
+    pub commit_lock: Duration,
+    /// Time from the closing of the gate to its opening: all that a checkpoint can feel.
+    pub gate_closed: Duration,
+    /// Time until the log was durable through the pin's commit.
+    pub total: Duration,
+}
+
+/// A pin that was taken: granted, active, and held by whoever has this.
+#[derive(Debug)]
+pub(super) struct TakenPin {
+    pub(super) held: Arc<HeldPin>,
+    pub(super) token: [u8; 32],
+    pub(super) times: PinTimes,
+}
+
+/// Takes a pin at the newest commit.
+///
+/// Errors: `Shadow` or `Engine`; the pin is then ended, and nothing is left of it.
+pub(super) fn take(state: &State) -> Result<TakenPin, DatabaseError> {
+    let token = random_32(&state.engine)?;
+    let held = prepare(state, token)?;
+    let taken = spill_and_grant(state, &held);
+    match taken {
+        Ok(times) => Ok(TakenPin { held, token, times }),
+        Err(error) => {
+            state.shadow.end(&held, EndReason::Refused)?;
+            Err(error)
+        }
+    }
+}
+
+/// Step 0: the index file, with no lock that a commit needs.
+fn prepare(state: &State, token: [u8; 32]) -> Result<Arc<HeldPin>, DatabaseError> {
+    let id = random_32(&state.engine)?;
+    let mut pin = [0; 16];
+    pin.copy_from_slice(&id[..16]);
+    let identity = state.engine.identity();
+    let header = IndexHeader {
+        page_size: state.engine.page_size(),
+        database: identity.database,
+        history: identity.history,
+        pin: PinId(pin),
+        token_digest: Sha256::digest(token).into(),
+        accepted_epochs: [identity.epoch; 2],
+        timestamp: Timestamp(0),
+        lsn: Lsn::ZERO,
+        page_count: 0,
+        wall_ns: 0,
+        live: state.live,
+        granted: false,
+    };
+    Ok(state.shadow.prepare(header)?)
+}
+
+/// Steps 1 to 3.
+fn spill_and_grant(state: &State, held: &Arc<HeldPin>) -> Result<PinTimes, DatabaseError> {
+    let clock = &state.engine.host().clock;
+    let begun = clock.monotonic();
+    let frozen = state.engine.freeze();
+    let closed = clock.monotonic();
+    // Step 1, D1: the commit, the reader that keeps its versions, and the capture, at one moment.
+    let (snapshot, commit_lock) = frozen.snapshot(|point| {
+        held.fix(|header| {
+            header.timestamp = point.timestamp;
+            header.lsn = point.lsn;
+            header.page_count = point.page_count;
+            header.wall_ns = point.wall_ns;
+        });
+        state.shadow.activate(held);
+    });
+    // Step 2, D2: every page whose version at S is not the live one.
+    state.shadow.write_header(held)?;
+    let header = state.engine.header().of_view(snapshot.point());
+    for copy in [PageNo(0), PageNo(1)] {
+        state.shadow.spill(held, copy, &header.encode(copy))?;
+    }
+    let at = if fault::is(Fault::SpillNewest) { Lsn::MAX } else { snapshot.point().lsn };
+    for page in snapshot.unwritten_pages() {
+        if let Some(image) = snapshot.unwritten(page, at) {
+            state.shadow.spill(held, page, &image)?;
+        }
+    }
+    drop(frozen);
+    let opened = clock.monotonic();
+    // Step 3: nobody may see a commit that a crash could take away.
+    state.engine.make_durable(snapshot.point())?;
+    held.grant();
+    state.shadow.write_header(held)?;
+    let total = clock.monotonic().saturating_sub(begun);
+    Ok(PinTimes { commit_lock, gate_closed: opened.saturating_sub(closed), total })
+}
+
+fn random_32(engine: &Engine) -> Result<[u8; 32], DatabaseError> {
+    let mut bytes = [0; 32];
+    engine.host().random.fill(&mut bytes).map_err(|source| DatabaseError::Io {
+        op: "draw random numbers for",
+        what: "a pin",
+        source,
+    })?;
+    Ok(bytes)
+}
+
+/// The three files of a pin, opened anew for reading only: live file, slots, index.
+///
+/// Errors: `Io`; `Moved` if a path leads to another file than the engine has open.
+pub(super) fn open_files(
+    state: &State,
+    held: &HeldPin,
+) -> Result<[Arc<dyn File>; 3], DatabaseError> {
+    let open = |path: &std::path::Path, what: &'static str, expected: crate::os::FileIdentity| {
+        let failed = |source| DatabaseError::Io { op: "open", what, source };
+        let file = state.engine.host().disk.open(path, OpenMode::Read).map_err(failed)?;
+        if file.identity().map_err(failed)? == expected {
+            Ok(file)
+        } else {
+            Err(DatabaseError::Moved { what, path: path.to_owned() })
+        }
+    };
+    let slots = state.shadow.slots_file().identity();
+    let slots = slots
+        .map_err(|source| DatabaseError::Io { op: "look at", what: "shadow/slots", source })?;
+    let index = held.identity()?;
+    Ok([
+        open(state.engine.data_path(), "data.pages", state.live)?,
+        open(&state.shadow.slots_path(), "shadow/slots", slots)?,
+        open(held.path(), "the pin's index", index)?,
+    ])
+}
+
+/// The view of a pin in this process.
+pub(super) fn open_view(state: &State, held: &HeldPin) -> Result<PinnedFile, DatabaseError> {
+    let [live, slots, index] = open_files(state, held)?;
+    Ok(PinnedFile::open(live, slots, index, Arc::new(NativeHeader))?)
+}
+
+/// How the merged read understands the header of a native live file.
+#[derive(Clone, Copy, Debug)]
+pub struct NativeHeader;
+
+impl LiveHeader for NativeHeader {
+    fn decode(&self, bytes: &[u8]) -> Option<LiveIdentity> {
+        let Header { database, history, epoch, .. } = Header::decode(bytes).ok()?;
+        Some(LiveIdentity { database, history, epoch })
+    }
+
+    fn bytes(&self) -> usize {
+        HEADER_BYTES
+    }
+}
+
+/// The commit that a pin is of, in the words of the engine.
+pub(super) fn commit_of(header: &IndexHeader) -> (Timestamp, Lsn) {
+    (header.timestamp, header.lsn)
+}
+

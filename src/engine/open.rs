@@ -1,0 +1,519 @@
+//! Opening: the directory's lock, creation, recovery, the new epoch.
+//!
+//! ```text
+//! lock the directory -> read the header -> replay the log into the page table -> sync that log
+//!   -> a new segment, synced -> the sink prepares itself (stale pins end)
+//!   -> both header copies carry the new epoch, synced (E10) -> writeback may begin
+//! ```
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::engine::Engine;
+use crate::engine::catalog::{self, CATALOG_ROOT};
+use crate::engine::checkpoint::Checkpointer;
+use crate::engine::commit_point::CommitPoint;
+use crate::engine::error::{EngineError, FileRole, Result};
+use crate::engine::header::{self, Header, HeaderState};
+use crate::engine::page_io::{FreeList, PageRead, PageWrite};
+use crate::engine::page_table::PageTable;
+use crate::engine::readers::ReaderRegistry;
+use crate::engine::recovery::{self, Recovered};
+use crate::engine::shared::{Identity, Shared, Sizes};
+use crate::engine::wal::{Log, LogIdentity};
+use crate::engine::writeback::PreImageSink;
+use crate::id::{DatabaseId, Epoch, HistoryId};
+use crate::lsn::{Lsn, Timestamp};
+use crate::os::{self, File, FileIdentity, Host, LockKind, OpenMode};
+use crate::page::{PageBuf, PageKind, PageNo, PageRef, PageSize};
+
+/// Name of the page file in a database's directory.
+pub const PAGE_FILE: &str = "data.pages";
+/// Name of the folder of log segments.
+pub const LOG_DIR: &str = "wal";
+/// Name of the file that says for people who holds the directory.
+pub const LOCK_FILE: &str = "LOCK";
+const NEW_PAGE_FILE: &str = "data.pages.new";
+
+/// Whether a missing database is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Create {
+    /// Yes.
+    IfMissing,
+    /// No: it must be there.
+    Never,
+}
+
+/// How an engine is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// Whether to make a missing database.
+    pub create: Create,
+    /// Page size of a database that is made; an existing one keeps its own.
+    pub page_size: PageSize,
+    /// Bytes of clean pages to keep in memory.
+    pub cache_bytes: u64,
+    /// Log bytes since the last checkpoint that start the next.
+    pub checkpoint_bytes: u64,
+    /// Log bytes at which new transactions wait for a checkpoint.
+    pub log_bytes_max: u64,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            create: Create::IfMissing,
+            page_size: PageSize::DEFAULT,
+            cache_bytes: 64 << 20,
+            checkpoint_bytes: 64 << 20,
+            log_bytes_max: 1 << 30,
+        }
+    }
+}
+
+/// What a sink learns when the engine opens, before anything may be written back.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenFacts {
+    /// Ids and the new epoch, which the live file does not carry yet.
+    pub identity: Identity,
+    /// Page size.
+    pub page_size: PageSize,
+    /// The live file.
+    pub live: FileIdentity,
+}
+
+/// Makes the sink of an engine that is being opened.
+pub type PrepareSink<'a> =
+    &'a mut dyn FnMut(
+        &OpenFacts,
+    )
+        -> Result<Arc<dyn PreImageSink>, Box<dyn std::error::Error + Send + Sync>>;
+
+impl Engine {
+    /// Opens the database in `dir` for reading and writing, after recovering it if need be.
+    ///
+    /// Errors: `InUse`, `NotADatabase`, `Header`, `FutureVersion`, `Log`, `ForeignLog`,
+    /// `RemoteFileSystem`, `Sink`, `Io`. Nothing is changed before the log was found whole.
+    pub fn open(
+        host: &Host,
+        dir: &Path,
+        options: &EngineOptions,
+        prepare_sink: Option<PrepareSink<'_>>,
+    ) -> Result<Self> {
+        if options.create == Create::IfMissing {
+            make_dir(host, dir)?;
+        }
+        let dir_lock = lock_dir(host, dir, LockKind::Exclusive)?;
+        note_holder(host, dir);
+        let data_path = dir.join(PAGE_FILE);
+        let data = open_page_file(host, dir, &data_path, options)?;
+        let mut header = header::read(&*data, &data_path)?;
+        let recovered = recovery::recover(host, dir, &header)?;
+        recovered.sync(host, dir)?;
+        let epoch = Epoch(random_u64(host)?);
+        let identity = Identity {
+            database: header.database,
+            history: header.history,
+            epoch,
+        };
+        let log = start_log(host, dir, &header, identity, &recovered)?;
+        let facts = OpenFacts {
+            identity,
+            page_size: header.page_size,
+            live: data
+                .identity()
+                .map_err(EngineError::io("look at", FileRole::PageFile))?,
+        };
+        let sink = match prepare_sink {
+            Some(prepare) => Some(prepare(&facts).map_err(|source| EngineError::Sink { source })?),
+            None => None,
+        };
+        if header.state == HeaderState::Clean {
+            header.log_start = recovered.log_end;
+        }
+        header.epoch = epoch;
+        header.state = HeaderState::LogNeeded;
+        let shared = Shared {
+            host: host.clone(),
+            dir: dir.to_owned(),
+            data_path,
+            data,
+            _dir_lock: Some(dir_lock),
+            page_size: header.page_size,
+            identity,
+            sizes: Sizes {
+                checkpoint_bytes: options.checkpoint_bytes,
+                log_bytes_max: options.log_bytes_max,
+            },
+            log: Some(log),
+            table: PageTable::new(options.cache_bytes / u64::from(header.page_size.get())),
+            registry: ReaderRegistry::new(recovered.point),
+            writer: Default::default(),
+            append: Mutex::default(),
+            gate: Default::default(),
+            header: Mutex::new(header),
+            sink,
+            counters: Default::default(),
+            bell: Default::default(),
+        };
+        shared.write_epoch()?;
+        recovered.publish(&shared.table, &shared.registry);
+        let shared = Arc::new(shared);
+        let checkpointer = Checkpointer::start(shared.clone())?;
+        Ok(Self {
+            shared,
+            checkpointer: Some(checkpointer),
+        })
+    }
+
+    /// Opens the database in `dir` for reading only: a copy, a mount, or one that was not stopped
+    /// cleanly, whose log is then replayed in memory. Nothing in `dir` is changed.
+    ///
+    /// Errors: `InUse` if an engine runs there; otherwise as for [`Engine::open`].
+    pub fn open_read_only(host: &Host, dir: &Path, cache_bytes: u64) -> Result<Self> {
+        let dir_lock = lock_dir(host, dir, LockKind::Shared)?;
+        let data_path = dir.join(PAGE_FILE);
+        let data = host
+            .disk
+            .open(&data_path, OpenMode::Read)
+            .map_err(|source| missing_or_io(source, dir, &data_path))?;
+        let header = header::read(&*data, &data_path)?;
+        let recovered = recovery::recover(host, dir, &header)?;
+        let mut engine = Self::read_only(host, dir, data, header, recovered, cache_bytes);
+        Arc::get_mut(&mut engine.shared)
+            .expect("nobody else has it yet")
+            ._dir_lock = Some(dir_lock);
+        Ok(engine)
+    }
+
+    /// Opens a still page file, such as the view of a pin, which needs no log.
+    ///
+    /// Errors: `Header`, `FutureVersion`, `Io`; `Log` if the header asks for a log.
+    pub fn open_still(host: &Host, file: Arc<dyn File>, cache_bytes: u64) -> Result<Self> {
+        let path = PathBuf::from(PAGE_FILE);
+        let header = header::read(&*file, &path)?;
+        if header.state != HeaderState::Clean {
+            let fault = crate::engine::error::LogFault::Missing {
+                wanted: header.log_start,
+            };
+            return Err(EngineError::Log {
+                segment: path,
+                at: header.log_start,
+                fault,
+            });
+        }
+        let recovered = Recovered::nothing(&header);
+        Ok(Self::read_only(
+            host,
+            Path::new(""),
+            file,
+            header,
+            recovered,
+            cache_bytes,
+        ))
+    }
+
+    fn read_only(
+        host: &Host,
+        dir: &Path,
+        data: Arc<dyn File>,
+        header: Header,
+        recovered: Recovered,
+        cache_bytes: u64,
+    ) -> Self {
+        let identity = Identity {
+            database: header.database,
+            history: header.history,
+            epoch: header.epoch,
+        };
+        let shared = Shared {
+            host: host.clone(),
+            dir: dir.to_owned(),
+            data_path: dir.join(PAGE_FILE),
+            data,
+            _dir_lock: None,
+            page_size: header.page_size,
+            identity,
+            sizes: Sizes {
+                checkpoint_bytes: u64::MAX,
+                log_bytes_max: u64::MAX,
+            },
+            log: None,
+            table: PageTable::new(cache_bytes / u64::from(header.page_size.get())),
+            registry: ReaderRegistry::new(recovered.point),
+            writer: Default::default(),
+            append: Mutex::default(),
+            gate: Default::default(),
+            header: Mutex::new(header),
+            sink: None,
+            counters: Default::default(),
+            bell: Default::default(),
+        };
+        recovered.publish(&shared.table, &shared.registry);
+        Self {
+            shared: Arc::new(shared),
+            checkpointer: None,
+        }
+    }
+}
+
+impl Shared {
+    /// E10: both copies of the header carry the new epoch before anything is written back.
+    fn write_epoch(&self) -> Result<()> {
+        let mut header = self.header.lock();
+        let mut next = header.clone();
+        self.write_header_copy(&mut next)?;
+        self.write_header_copy(&mut next)?;
+        *header = next;
+        Ok(())
+    }
+}
+
+fn make_dir(host: &Host, dir: &Path) -> Result<()> {
+    match host.disk.create_dir(dir) {
+        Ok(()) => sync_parent(host, dir),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(EngineError::io_at("make", FileRole::Directory, dir)(error)),
+    }
+}
+
+fn sync_parent(host: &Host, dir: &Path) -> Result<()> {
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    host.disk
+        .sync_dir(parent)
+        .map_err(EngineError::io_at("sync", FileRole::Directory, parent))
+}
+
+fn lock_dir(host: &Host, dir: &Path, kind: LockKind) -> Result<Arc<dyn File>> {
+    let handle =
+        host.disk
+            .open(dir, OpenMode::Directory)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    EngineError::NotADatabase {
+                        dir: dir.to_owned(),
+                        missing: "the directory",
+                    }
+                }
+                _ => EngineError::io_at("open", FileRole::Directory, dir)(source),
+            })?;
+    let locked = handle.try_lock(kind);
+    match locked.map_err(EngineError::io_at("lock", FileRole::Directory, dir))? {
+        true => Ok(handle),
+        false => Err(EngineError::InUse {
+            dir: dir.to_owned(),
+            holder: read_holder(host, dir),
+        }),
+    }
+}
+
+/// What the holder of the directory wrote about itself: for people only, never for decisions.
+fn read_holder(host: &Host, dir: &Path) -> Option<String> {
+    let file = host.disk.open(&dir.join(LOCK_FILE), OpenMode::Read).ok()?;
+    let mut bytes = [0; 128];
+    let found = os::read_up_to(&*file, &mut bytes, 0).ok()?;
+    let text = String::from_utf8_lossy(&bytes[..found]);
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+fn note_holder(host: &Host, dir: &Path) {
+    let path = dir.join(LOCK_FILE);
+    let file = host
+        .disk
+        .open(&path, OpenMode::ReadWrite)
+        .or_else(|_| host.disk.open(&path, OpenMode::CreateNew));
+    if let Ok(file) = file {
+        let text = format!("process {}\n", std::process::id());
+        // A courtesy: the lock on the directory is what counts.
+        let _ = file.set_len(0);
+        let _ = os::write_all_at(&*file, text.as_bytes(), 0);
+    }
+}
+
+fn missing_or_io(source: io::Error, dir: &Path, path: &Path) -> EngineError {
+    if source.kind() == io::ErrorKind::NotFound {
+        EngineError::NotADatabase {
+            dir: dir.to_owned(),
+            missing: PAGE_FILE,
+        }
+    } else {
+        EngineError::io_at("open", FileRole::PageFile, path)(source)
+    }
+}
+
+fn open_page_file(
+    host: &Host,
+    dir: &Path,
+    path: &Path,
+    options: &EngineOptions,
+) -> Result<Arc<dyn File>> {
+    match host.disk.open(path, OpenMode::ReadWrite) {
+        Ok(file) => return Ok(file),
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && options.create == Create::IfMissing => {}
+        Err(error) => return Err(missing_or_io(error, dir, path)),
+    }
+    refuse_foreign_content(host, dir)?;
+    create_page_file(host, dir, options.page_size)?;
+    host.disk
+        .open(path, OpenMode::ReadWrite)
+        .map_err(|source| missing_or_io(source, dir, path))
+}
+
+/// A database is made only in an empty directory: a folder with other files is somebody's, and one
+/// with a log but no page file has lost it.
+fn refuse_foreign_content(host: &Host, dir: &Path) -> Result<()> {
+    let names =
+        host.disk
+            .list(dir)
+            .map_err(EngineError::io_at("list", FileRole::Directory, dir))?;
+    let ours = [NEW_PAGE_FILE, LOCK_FILE];
+    match names
+        .iter()
+        .find(|name| !ours.iter().any(|ours| name == ours))
+    {
+        None => Ok(()),
+        Some(_) => Err(EngineError::NotADatabase {
+            dir: dir.to_owned(),
+            missing: PAGE_FILE,
+        }),
+    }
+}
+
+/// Writes an empty database under another name, syncs it, and gives it its name.
+fn create_page_file(host: &Host, dir: &Path, page_size: PageSize) -> Result<()> {
+    let new_path = dir.join(NEW_PAGE_FILE);
+    let failed = |op| EngineError::io_at(op, FileRole::PageFile, &new_path);
+    match host.disk.remove(&new_path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed("remove the unfinished")(error));
+        }
+        _ => {}
+    }
+    let file = host
+        .disk
+        .open(&new_path, OpenMode::CreateNew)
+        .map_err(failed("create"))?;
+    let mut ids = [0; 32];
+    host.random.fill(&mut ids).map_err(failed("draw ids for"))?;
+    let (database, history) = ids.split_at(16);
+    let point = CommitPoint {
+        timestamp: Timestamp(0),
+        wall_ns: host.clock.wall_ns(),
+        lsn: Lsn::ZERO,
+        page_count: CATALOG_ROOT.0 + 1,
+        free: FreeList::default(),
+    };
+    let header = Header {
+        page_size,
+        database: DatabaseId(database.try_into().expect("16 of 32 bytes")),
+        history: HistoryId(history.try_into().expect("16 of 32 bytes")),
+        parent_history: None,
+        epoch: Epoch(0),
+        sequence: 1,
+        state: HeaderState::Clean,
+        log_start: Lsn::ZERO,
+        point,
+    };
+    let root = empty_catalog(page_size)?;
+    let pages = [header.encode(PageNo(0)), header.encode(PageNo(1)), root];
+    let bytes: Vec<u8> = pages.iter().flat_map(|page| page.iter().copied()).collect();
+    os::write_all_at(&*file, &bytes, 0).map_err(failed("write"))?;
+    file.sync_data().map_err(failed("sync"))?;
+    host.disk
+        .rename(&new_path, &dir.join(PAGE_FILE))
+        .map_err(failed("rename"))?;
+    host.disk
+        .sync_dir(dir)
+        .map_err(failed("sync the directory of"))
+}
+
+/// The catalog of an empty database, made by the same code as every other tree.
+fn empty_catalog(page_size: PageSize) -> Result<PageBuf> {
+    #[derive(Debug)]
+    struct OnePage(PageBuf);
+    impl PageRead for OnePage {
+        fn page_size(&self) -> PageSize {
+            PageSize::new(self.0.len() as u64).expect("made with a page size")
+        }
+        fn page_count(&self) -> u64 {
+            CATALOG_ROOT.0 + 1
+        }
+        fn read(&self, _page: PageNo) -> Result<PageRef> {
+            Ok(Arc::new(self.0.clone()))
+        }
+    }
+    impl PageWrite for OnePage {
+        fn modify(&mut self, _page: PageNo) -> Result<&mut [u8]> {
+            Ok(&mut self.0)
+        }
+        fn allocate(&mut self, kind: PageKind) -> Result<PageNo> {
+            self.0 = PageBuf::formatted(PageRead::page_size(self), CATALOG_ROOT, kind);
+            Ok(CATALOG_ROOT)
+        }
+        fn free(&mut self, page: PageNo) -> Result<()> {
+            Err(EngineError::Structure {
+                page,
+                expected: "a new database",
+                found: page.0,
+            })
+        }
+    }
+    let mut pages = OnePage(PageBuf::zeroed(page_size));
+    catalog::initialise(&mut pages)?;
+    pages.0.seal(Lsn::ZERO);
+    Ok(pages.0)
+}
+
+fn start_log(
+    host: &Host,
+    dir: &Path,
+    header: &Header,
+    identity: Identity,
+    recovered: &Recovered,
+) -> Result<Log> {
+    let log_identity = LogIdentity {
+        database: identity.database,
+        history: identity.history,
+        epoch: identity.epoch,
+        page_size: header.page_size,
+    };
+    let (sealed, sequence) = (recovered.sealed(), recovered.next_sequence());
+    Log::start(
+        host,
+        &dir.join(LOG_DIR),
+        log_identity,
+        sealed,
+        sequence,
+        recovered.log_end,
+    )
+}
+
+/// Eight unpredictable bytes, never 0.
+pub(crate) fn random_u64(host: &Host) -> Result<u64> {
+    let mut bytes = [0; 8];
+    host.random.fill(&mut bytes).map_err(EngineError::io(
+        "draw a random number for",
+        FileRole::Directory,
+    ))?;
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+/// Whether `dir` holds something that [`Engine::open`] would take for a database of its own.
+///
+/// Errors: none; what cannot be looked at is not one.
+#[must_use]
+pub fn looks_like_database(host: &Host, dir: &Path) -> bool {
+    let Ok(file) = host.disk.open(&dir.join(PAGE_FILE), OpenMode::Read) else {
+        return false;
+    };
+    let mut bytes = [0; header::HEADER_BYTES];
+    let found = os::read_up_to(&*file, &mut bytes, 0).unwrap_or_default();
+    header::has_magic(&bytes[..found]) || header::read(&*file, dir).is_ok()
+}

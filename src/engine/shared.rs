@@ -1,0 +1,211 @@
+//! What all parts of an open engine share.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::engine::commit_point::CommitPoint;
+use crate::engine::error::{EngineError, FileRole, Result};
+use crate::engine::gate::Gate;
+use crate::engine::header::Header;
+use crate::engine::page_table::{Lookup, PageTable};
+use crate::engine::readers::ReaderRegistry;
+use crate::engine::wal::Log;
+use crate::engine::writeback::{PreImageSink, offset_of};
+use crate::id::{DatabaseId, Epoch, HistoryId};
+use crate::lsn::Lsn;
+use crate::os::{self, File, Host};
+use crate::page::{self, PageBuf, PageFault, PageNo, PageRef, PageSize};
+
+/// Which database, which line of commits, which incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Drawn at creation.
+    pub database: DatabaseId,
+    /// Line of commits.
+    pub history: HistoryId,
+    /// Drawn at this open.
+    pub epoch: Epoch,
+}
+
+/// Sizes that steer an engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Log bytes since the last checkpoint that start one.
+    pub(crate) checkpoint_bytes: u64,
+    /// Log bytes at which a new transaction waits for a checkpoint.
+    pub(crate) log_bytes_max: u64,
+}
+
+/// What the order of commits protects; its lock serialises appends to the log.
+#[derive(Debug, Default)]
+pub(crate) struct Append {
+    /// E6: pages with a full image in the log since the newest checkpoint began.
+    pub(crate) imaged: HashSet<PageNo>,
+}
+
+/// Counters for `status` and the benchmarks.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
+    pub(crate) pages_written: AtomicU64,
+    pub(crate) pages_read: AtomicU64,
+}
+
+/// One writer at a time, for the life of its transaction.
+#[derive(Debug, Default)]
+pub(crate) struct WriterSlot {
+    taken: Mutex<bool>,
+    freed: Condvar,
+}
+
+impl WriterSlot {
+    pub(crate) fn take(&self) {
+        let mut taken = self.taken.lock();
+        while *taken {
+            self.freed.wait(&mut taken);
+        }
+        *taken = true;
+    }
+
+    pub(crate) fn free(&self) {
+        *self.taken.lock() = false;
+        self.freed.notify_one();
+    }
+}
+
+/// See the head of the file. Lock order: writer slot, checkpoint, append, registry, points; the gate
+/// is passed with the checkpoint lock held and none of the others.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) host: Host,
+    pub(crate) dir: PathBuf,
+    pub(crate) data_path: PathBuf,
+    pub(crate) data: Arc<dyn File>,
+    /// Held for its lock: no other engine while it is open.
+    pub(crate) _dir_lock: Option<Arc<dyn File>>,
+    pub(crate) page_size: PageSize,
+    pub(crate) identity: Identity,
+    pub(crate) sizes: Sizes,
+    /// `None` when opened for reading only.
+    pub(crate) log: Option<Log>,
+    pub(crate) table: PageTable,
+    pub(crate) registry: ReaderRegistry,
+    pub(crate) writer: WriterSlot,
+    pub(crate) append: Mutex<Append>,
+    pub(crate) gate: Gate,
+    /// The header as it stands in the file; its lock admits one checkpoint at a time.
+    pub(crate) header: Mutex<Header>,
+    pub(crate) sink: Option<Arc<dyn PreImageSink>>,
+    pub(crate) counters: Counters,
+    /// Rung when the log has grown enough for a checkpoint.
+    pub(crate) bell: Bell,
+}
+
+/// Wakes the checkpointer.
+#[derive(Debug, Default)]
+pub(crate) struct Bell {
+    pub(crate) state: Mutex<BellState>,
+    pub(crate) rung: Condvar,
+}
+
+/// What the checkpointer is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum BellState {
+    #[default]
+    Quiet,
+    Wanted,
+    Stop,
+}
+
+impl Bell {
+    pub(crate) fn ring(&self, wanted: BellState) {
+        let mut state = self.state.lock();
+        if *state != BellState::Stop {
+            *state = wanted;
+        }
+        drop(state);
+        self.rung.notify_all();
+    }
+}
+
+impl Shared {
+    /// The page at `at`, by rule E3, checked.
+    ///
+    /// Errors: `Page` if the live page is damaged; `Io`.
+    pub(crate) fn read_page(&self, page: PageNo, at: Lsn) -> Result<PageRef> {
+        let mut fault = PageFault::Short { found: 0 };
+        // A page that is overwritten while it is read looks damaged or too new; what it held is then
+        // in its chain (E5), where the next look finds it. A checkpoint can pass twice at most
+        // between two looks of one reader, unless the reader sleeps; a few tries are plenty.
+        for _ in 0..8 {
+            let generation = match self.table.lookup(page, at) {
+                Lookup::Found(image) => return Ok(image),
+                Lookup::Live(generation) => generation,
+            };
+            let mut image = PageBuf::zeroed(self.page_size);
+            let offset = offset_of(self.page_size, page)?;
+            let found = os::read_up_to(&*self.data, &mut image, offset).map_err(
+                EngineError::io_at("read", FileRole::PageFile, &self.data_path),
+            )?;
+            self.counters.pages_read.fetch_add(1, Ordering::Relaxed);
+            let checked = if found < image.len() {
+                Err(PageFault::Short { found })
+            } else {
+                page::check(&image, page, at)
+            };
+            match checked {
+                Ok(()) => {
+                    let image = Arc::new(image);
+                    self.table.fill(page, generation, image.clone());
+                    return Ok(image);
+                }
+                Err(found) => fault = found,
+            }
+        }
+        Err(EngineError::Page {
+            file: FileRole::PageFile,
+            page,
+            fault,
+        })
+    }
+
+    /// LSN through which the newest checkpoint went, for deciding when the next is due. A
+    /// checkpoint that runs is as good as one that is done.
+    pub(crate) fn header_point_lsn(&self) -> u64 {
+        self.header
+            .try_lock()
+            .map_or(u64::MAX, |header| header.point.lsn.0)
+    }
+
+    /// Errors: `ReadOnly`.
+    pub(crate) fn log(&self) -> Result<&Log> {
+        self.log.as_ref().ok_or(EngineError::ReadOnly)
+    }
+
+    /// Makes the log durable through `point` (E1). After a failed sync the engine is poisoned, and
+    /// the sink hears of it before the error goes on (E8).
+    pub(crate) fn make_durable(&self, point: CommitPoint) -> Result<()> {
+        match self.log()?.flush(point.lsn) {
+            Ok(()) => {
+                self.registry.advance_durable(point);
+                Ok(())
+            }
+            Err(error) => {
+                self.poisoned();
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells the sink that nothing more is written.
+    pub(crate) fn poisoned(&self) {
+        if let Some(sink) = &self.sink {
+            sink.poisoned();
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The engine against a model, over the simulated disk: crashes, checkpoints, readers.
+#![allow(clippy::cast_possible_truncation)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::*;
+use crate::engine::error::EngineError;
+use crate::os::random::SeededRandom;
+use crate::os::sim::Faults;
+
+const DIR: &str = "/db";
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn options() -> EngineOptions {
+    EngineOptions {
+        page_size: PageSize::new(4096).unwrap(),
+        cache_bytes: 1 << 18,
+        checkpoint_bytes: u64::MAX,
+        ..EngineOptions::default()
+    }
+}
+
+fn open(host: &Host) -> Result<Engine, EngineError> {
+    Engine::open(host, Path::new(DIR), &options(), None)
+}
+
+fn contents(read: &ReadTransaction) -> Model {
+    read.range("t", ..).unwrap().map(Result::unwrap).collect()
+}
+
+fn below(random: &SeededRandom, bound: u64) -> u64 {
+    random.next() % bound
+}
+
+/// Puts and deletes of one transaction.
+struct Plan(Vec<(Vec<u8>, Option<Vec<u8>>)>);
+
+impl Plan {
+    fn draw(random: &SeededRandom) -> Self {
+        let step = |_| {
+            let key = format!("key {:04}", below(random, 300)).into_bytes();
+            let length = if below(random, 12) == 0 { 30_000 } else { 300 };
+            let value = vec![below(random, 256) as u8; below(random, length) as usize];
+            (key, (below(random, 4) > 0).then_some(value))
+        };
+        Self((0..=below(random, 12)).map(step).collect())
+    }
+
+    fn on_model(&self, model: &Model) -> Model {
+        let mut next = model.clone();
+        for (key, value) in &self.0 {
+            match value {
+                Some(value) => drop(next.insert(key.clone(), value.clone())),
+                None => drop(next.remove(key)),
+            }
+        }
+        next
+    }
+
+    fn on_engine(&self, write: &mut WriteTransaction) -> Result<(), EngineError> {
+        for (key, value) in &self.0 {
+            match value {
+                Some(value) => write.put("t", key, value)?,
+                None => drop(write.delete("t", key)?),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn assert_sound(engine: &Engine) {
+    let report = engine.check().unwrap();
+    assert!(report.is_clean(), "{:?}", report.findings);
+}
+
+/// E1, E7, E9, E10, W2, W5: after a crash of the machine at any moment exactly the acknowledged
+/// commits are there, or one whole commit more that was under way.
+#[test]
+fn acknowledged_commits_survive_crashes_of_the_machine() {
+    let mut crashed = 0;
+    for seed in 0..80 {
+        let random = SeededRandom::new(seed);
+        let mut simulated = Host::simulated(seed);
+        let mut model = Model::new();
+        for round in 0..6 {
+            let stop = below(&random, 150);
+            simulated
+                .disk
+                .set_faults(Faults::power_off_before_change(stop));
+            let mut under_way = model.clone();
+            if let Ok(engine) = open(&simulated.host) {
+                for _ in 0..40 {
+                    if below(&random, 6) == 0 && engine.checkpoint().is_err() {
+                        break;
+                    }
+                    let plan = Plan::draw(&random);
+                    let Ok(mut write) = engine.begin_write() else {
+                        break;
+                    };
+                    if plan.on_engine(&mut write).is_err() {
+                        break;
+                    }
+                    if below(&random, 8) == 0 {
+                        write.rollback();
+                        continue;
+                    }
+                    under_way = plan.on_model(&model);
+                    if write.commit().is_err() {
+                        crashed += 1;
+                        break;
+                    }
+                    model = under_way.clone();
+                }
+            }
+            simulated = simulated.crash(seed * 77 + round);
+            simulated.disk.set_faults(Faults::none());
+            let engine =
+                open(&simulated.host).unwrap_or_else(|e| panic!("seed {seed}, {round}: {e}"));
+            assert_sound(&engine);
+            let found = contents(&engine.begin_read());
+            assert!(
+                found == model || found == under_way,
+                "seed {seed}, round {round}"
+            );
+            model = found;
+            if round % 2 == 0 {
+                engine.close().unwrap();
+            }
+            simulated = simulated.process_crash();
+        }
+    }
+    assert!(
+        crashed > 50,
+        "the crashes must hit commits, but only {crashed} did"
+    );
+}
+
+/// E3, E4, E5: a reader sees its state whatever is committed and written back after it began.
+#[test]
+fn readers_keep_their_state_through_commits_and_checkpoints() {
+    for seed in 0..20 {
+        let random = SeededRandom::new(seed);
+        let simulated = Host::simulated(seed);
+        let engine = open(&simulated.host).unwrap();
+        let mut model = Model::new();
+        let mut readers: Vec<(ReadTransaction, Model)> = Vec::new();
+        for _ in 0..150 {
+            let plan = Plan::draw(&random);
+            let mut write = engine.begin_write().unwrap();
+            plan.on_engine(&mut write).unwrap();
+            assert_eq!(
+                write.entry_count("t").unwrap(),
+                plan.on_model(&model).len() as u64
+            );
+            write.commit().unwrap();
+            model = plan.on_model(&model);
+            if below(&random, 5) == 0 {
+                engine.checkpoint().unwrap();
+            }
+            if below(&random, 6) == 0 {
+                readers.push((engine.begin_read(), model.clone()));
+            }
+            if !readers.is_empty() && below(&random, 8) == 0 {
+                let index = below(&random, readers.len() as u64) as usize;
+                let (reader, expected) = readers.swap_remove(index);
+                assert_eq!(contents(&reader), expected);
+            }
+        }
+        for (reader, expected) in readers.drain(..) {
+            assert_eq!(contents(&reader), expected, "seed {seed}");
+            let backwards: Vec<_> = reader
+                .range("t", ..)
+                .unwrap()
+                .rev()
+                .map(Result::unwrap)
+                .collect();
+            assert!(
+                backwards.iter().rev().eq(expected
+                    .iter()
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect::<Vec<_>>()
+                    .iter())
+            );
+        }
+        assert_sound(&engine);
+    }
+}
+
+/// Freed pages are used again: rewriting the same data does not make the file grow without end.
+#[test]
+fn freed_pages_are_used_again() {
+    let simulated = Host::simulated(1);
+    let engine = open(&simulated.host).unwrap();
+    let mut after_first = 0;
+    for round in 0..20u8 {
+        let mut write = engine.begin_write().unwrap();
+        write.clear("t").unwrap();
+        for key in 0..50u32 {
+            write
+                .put("t", &key.to_be_bytes(), &vec![round; 20_000])
+                .unwrap();
+        }
+        write.commit().unwrap();
+        engine.checkpoint().unwrap();
+        let pages = engine.stats().page_count;
+        if round == 1 {
+            after_first = pages;
+        }
+        assert!(
+            round < 2 || pages <= after_first + 4,
+            "{pages} pages after {after_first}"
+        );
+    }
+    assert_sound(&engine);
+}
+
+/// A clean stop leaves a page file that needs no log, and the next open finds everything.
+#[test]
+fn clean_stop_leaves_no_log() {
+    let simulated = Host::simulated(2);
+    let engine = open(&simulated.host).unwrap();
+    let mut write = engine.begin_write().unwrap();
+    write.put("t", b"k", b"v").unwrap();
+    let timestamp = write.commit().unwrap();
+    engine.close().unwrap();
+    assert_eq!(
+        simulated.host.disk.list(Path::new("/db/wal")).unwrap(),
+        Vec::<std::ffi::OsString>::new()
+    );
+    let copy = Engine::open_read_only(&simulated.host, Path::new(DIR), 0).unwrap();
+    assert_eq!(
+        copy.begin_read().get("t", b"k").unwrap().as_deref(),
+        Some(&b"v"[..])
+    );
+    drop(copy);
+    let engine = open(&simulated.host).unwrap();
+    assert_eq!(engine.begin_read().timestamp(), timestamp);
+}
+
+/// E7: a log that the header asks for and that is missing is an error, not an empty database.
+#[test]
+fn missing_log_is_an_error() {
+    let simulated = Host::simulated(3);
+    let engine = open(&simulated.host).unwrap();
+    let mut write = engine.begin_write().unwrap();
+    write.put("t", b"k", b"v").unwrap();
+    write.commit().unwrap();
+    drop(engine);
+    let simulated = simulated.process_crash();
+    for name in simulated.host.disk.list(Path::new("/db/wal")).unwrap() {
+        simulated
+            .host
+            .disk
+            .remove(&Path::new("/db/wal").join(name))
+            .unwrap();
+    }
+    let error = open(&simulated.host).unwrap_err();
+    assert_eq!(error.kind(), error::ErrorKind::Corrupt, "{error}");
+}
+
+/// E8: after a failed sync every later write fails until the database is opened again, and no
+/// acknowledged commit is lost.
+#[test]
+fn failed_sync_poisons_until_the_next_open() {
+    let simulated = Host::simulated(4);
+    let engine = open(&simulated.host).unwrap();
+    let put = |engine: &Engine, key: &[u8]| {
+        let mut write = engine.begin_write()?;
+        write.put("t", key, b"v")?;
+        write.commit()
+    };
+    put(&engine, b"good").unwrap();
+    use crate::os::sim::{Fault, Operation};
+    simulated
+        .disk
+        .set_faults(Faults::none().with(Fault::errno(Operation::SyncData, libc::EIO)));
+    assert!(matches!(
+        put(&engine, b"bad"),
+        Err(EngineError::Poisoned { .. })
+    ));
+    simulated.disk.set_faults(Faults::none());
+    assert!(matches!(
+        put(&engine, b"later"),
+        Err(EngineError::Poisoned { .. })
+    ));
+    assert!(
+        engine.begin_read().get("t", b"bad").unwrap().is_none(),
+        "nobody saw it"
+    );
+    drop(engine);
+    let engine = open(&simulated.process_crash().host).unwrap();
+    assert!(engine.begin_read().contains("t", b"good").unwrap());
+    assert!(!engine.begin_read().contains("t", b"later").unwrap());
+}
+
+/// W1: an append for which there is no space is undone, and writing goes on when space returns.
+#[test]
+fn full_disk_undoes_the_commit_and_nothing_else() {
+    let simulated = Host::simulated(5);
+    let engine = open(&simulated.host).unwrap();
+    let put = |key: &[u8], bytes: usize| {
+        let mut write = engine.begin_write().unwrap();
+        write.put("t", key, &vec![7; bytes]).unwrap();
+        write.commit()
+    };
+    put(b"first", 10).unwrap();
+    simulated.disk.set_capacity(Some(200_000));
+    let error = put(b"large", 1_000_000).unwrap_err();
+    assert_eq!(error.kind(), error::ErrorKind::NoSpace, "{error}");
+    put(b"small", 10).unwrap();
+    simulated.disk.set_capacity(None);
+    put(b"large", 1_000_000).unwrap();
+    assert_sound(&engine);
+    drop(engine);
+    let engine = open(&simulated.crash(1).host).unwrap();
+    assert_eq!(engine.begin_read().entry_count("t").unwrap(), 3);
+}

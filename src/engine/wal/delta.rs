@@ -1,0 +1,114 @@
+//! Deltas: which bytes of a page changed, and the page that they make.
+
+use std::ops::Range;
+
+use crate::codec;
+use crate::engine::error::LogFault;
+use crate::engine::wal::record::{DELTA_HEAD_BYTES, DeltaRecord, RANGE_HEAD_BYTES};
+use crate::lsn::Lsn;
+use crate::page::{self, PageBuf, PageNo};
+
+/// Equal bytes between two changes that are worth a range of their own.
+const GAP_BYTES: usize = 16;
+/// Bytes 4..16 (kind, version, number) and the body are compared; LSN and checksum follow from the
+/// commit.
+const LSN_FIELD: Range<usize> = 16..24;
+
+/// The ranges in which `after` differs from `before`, LSN and checksum aside; `None` as soon as
+/// their record would have more than `payload_bytes_max` bytes.
+pub(super) fn changed_ranges(
+    before: &[u8],
+    after: &[u8],
+    payload_bytes_max: usize,
+) -> Option<Vec<Range<usize>>> {
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut bytes = DELTA_HEAD_BYTES;
+    for part in [4..LSN_FIELD.start, LSN_FIELD.end..after.len()] {
+        let mut at = part.start;
+        while let Some(found) = first_difference(before, after, at..part.end) {
+            match ranges.last_mut() {
+                Some(last) if last.end >= part.start && found - last.end < GAP_BYTES => {
+                    bytes += found + 1 - last.end;
+                    last.end = found + 1;
+                }
+                _ => {
+                    bytes += RANGE_HEAD_BYTES + 1;
+                    ranges.push(found..found + 1);
+                }
+            }
+            if bytes > payload_bytes_max {
+                return None;
+            }
+            at = found + 1;
+        }
+    }
+    Some(ranges)
+}
+
+fn first_difference(before: &[u8], after: &[u8], within: Range<usize>) -> Option<usize> {
+    let (old, new) = (&before[within.clone()], &after[within.clone()]);
+    // Words first: most of a page is equal.
+    let words = old.chunks_exact(8).zip(new.chunks_exact(8));
+    let skip = 8 * words.take_while(|(old, new)| old == new).count();
+    let rest = old[skip..]
+        .iter()
+        .zip(&new[skip..])
+        .position(|(old, new)| old != new)?;
+    Some(within.start + skip + rest)
+}
+
+/// The payload of a PageDelta record; `after` is sealed.
+pub(super) fn encode_delta(
+    page: PageNo,
+    base: Lsn,
+    after: &[u8],
+    ranges: &[Range<usize>],
+) -> Vec<u8> {
+    let count = u32::try_from(ranges.len()).expect("a page has at most 64 KiB");
+    let mut out = page.0.to_le_bytes().to_vec();
+    out.extend_from_slice(&base.0.to_le_bytes());
+    out.extend_from_slice(&page::stored_crc(after).to_le_bytes());
+    out.extend_from_slice(&count.to_le_bytes());
+    for range in ranges {
+        let offset = u32::try_from(range.start).expect("a page has at most 64 KiB");
+        let bytes = u32::try_from(range.len()).expect("a page has at most 64 KiB");
+        out.extend_from_slice(&offset.to_le_bytes());
+        out.extend_from_slice(&bytes.to_le_bytes());
+        out.extend_from_slice(&after[range.clone()]);
+    }
+    out
+}
+
+/// Bytes of the payload that [`encode_delta`] makes.
+pub(super) fn delta_bytes(ranges: &[Range<usize>]) -> usize {
+    DELTA_HEAD_BYTES
+        + ranges
+            .iter()
+            .map(|range| RANGE_HEAD_BYTES + range.len())
+            .sum::<usize>()
+}
+
+/// The page that `delta` makes of `before`, sealed with the LSN of its commit.
+///
+/// Errors: `Delta` if `before` is not the page that the delta was made from, or the result is not
+/// the one that was committed.
+pub(crate) fn apply_delta(
+    before: &PageBuf,
+    delta: &DeltaRecord,
+    commit_end: Lsn,
+) -> Result<PageBuf, LogFault> {
+    let mismatch = LogFault::Delta { page: delta.page };
+    if before.lsn() != delta.base {
+        return Err(mismatch);
+    }
+    let mut after = before.clone();
+    for (offset, bytes) in &delta.ranges {
+        codec::put(&mut after, *offset as usize, bytes);
+    }
+    after.seal(commit_end);
+    if page::stored_crc(&after) == delta.result_crc {
+        Ok(after)
+    } else {
+        Err(mismatch)
+    }
+}

@@ -1,0 +1,392 @@
+//! Reading a log back: which whole commits are there, and which pages they wrote.
+
+#![deny(clippy::indexing_slicing)]
+
+use std::path::Path;
+
+use crate::engine::commit_point::CommitPoint;
+use crate::engine::error::{EngineError, FileRole, LogFault, Result};
+use crate::engine::wal::log::SealedSegment;
+use crate::engine::wal::record::{
+    CommitRecord, PageRecord, RECORD_HEADER_BYTES, RecordHead, RecordKind, decode_delta,
+    decode_image, framed_bytes, page_of,
+};
+use crate::engine::wal::segment::{
+    SEGMENT_HEADER_BYTES, SegmentFile, SegmentHeader, open_segments,
+};
+use crate::id::{DatabaseId, HistoryId};
+use crate::lsn::Lsn;
+use crate::os::{self, Disk};
+use crate::page::{PageNo, PageSize};
+
+/// What it means that no segment covers the start of the scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MissingLog {
+    /// Commits are lost.
+    IsError,
+    /// The header says that the page file stands by itself.
+    MeansClean,
+}
+
+/// Where a page's record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RecordPosition {
+    segment: usize,
+    offset: u64,
+}
+
+/// A page's record, not read in full yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScannedPage {
+    pub(crate) page: PageNo,
+    pub(crate) is_image: bool,
+    pub(crate) position: RecordPosition,
+}
+
+/// One whole commit: its pages in the order of the log, and the state that it leaves.
+#[derive(Debug)]
+pub(crate) struct ScannedVisit<'a> {
+    pub(crate) pages: &'a [ScannedPage],
+    pub(crate) point: CommitPoint,
+}
+
+/// A log that was read.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    /// Where the next segment must start.
+    pub(crate) end: Lsn,
+    /// A number that no segment has.
+    pub(crate) next_sequence: u64,
+    segments: Vec<SegmentFile>,
+    page_size: PageSize,
+}
+
+struct Record {
+    kind: RecordKind,
+    payload: Vec<u8>,
+    framed_bytes: u64,
+}
+
+/// Reads the log in `dir` from `from` on and calls `visit` for each whole commit.
+///
+/// Errors: `Log`, `ForeignLog`, `FutureVersion`, `Io`; and what `visit` fails with.
+pub(crate) fn scan(
+    disk: &dyn Disk,
+    dir: &Path,
+    (database, history): (DatabaseId, HistoryId),
+    page_size: PageSize,
+    from: Lsn,
+    missing: MissingLog,
+    visit: &mut dyn FnMut(ScannedVisit<'_>) -> Result<()>,
+) -> Result<Scan> {
+    let segments = open_segments(disk, dir)?;
+    let next_sequence = segments
+        .last()
+        .map_or(1, |last| last.sequence.saturating_add(1));
+    let mut scan = Scan {
+        end: from,
+        next_sequence,
+        segments,
+        page_size,
+    };
+    let headers = scan.usable_headers(database, history)?;
+    let first = headers.iter().rposition(|(_, header)| header.start <= from);
+    let covers = first
+        .and_then(|first| headers.get(first))
+        .is_some_and(|(index, header)| {
+            scan.segments
+                .get(*index)
+                .is_some_and(|segment| segment.offset_of(header.start, from) <= segment.bytes)
+        });
+    let lost = || EngineError::Log {
+        segment: dir.to_owned(),
+        at: from,
+        fault: LogFault::Missing { wanted: from },
+    };
+    let Some(first) = first.filter(|_| covers) else {
+        let is_later = headers.iter().any(|(_, header)| header.start > from);
+        return if missing == MissingLog::IsError || is_later {
+            Err(lost())
+        } else {
+            Ok(scan)
+        };
+    };
+    let mut at = from;
+    for (place, (index, header)) in headers.iter().enumerate().skip(first) {
+        let next = headers.get(place + 1).map(|(_, next)| next.start);
+        at = scan.read_segment(*index, header, at, next, visit)?;
+    }
+    Ok(scan)
+}
+
+impl Scan {
+    /// The headers of the segments that count, in order.
+    fn usable_headers(
+        &self,
+        database: DatabaseId,
+        history: HistoryId,
+    ) -> Result<Vec<(usize, SegmentHeader)>> {
+        let mut headers: Vec<(usize, SegmentHeader)> = Vec::new();
+        for (index, segment) in self.segments.iter().enumerate() {
+            let Some(header) = &segment.header else {
+                // The header is durable before anything follows it: a longer file was damaged
+                // later, a shorter one was being made when the machine went down.
+                if segment.bytes > SEGMENT_HEADER_BYTES {
+                    return Err(self.fault(segment, Lsn::ZERO, LogFault::SegmentHeader));
+                }
+                continue;
+            };
+            let path = || segment.path.clone();
+            if header.database != database {
+                return Err(EngineError::foreign_database(
+                    path(),
+                    database,
+                    header.database,
+                ));
+            }
+            if header.history != history {
+                return Err(EngineError::foreign_history(
+                    path(),
+                    history,
+                    header.history,
+                ));
+            }
+            let wrong =
+                |field, found| self.fault(segment, header.start, LogFault::Record { field, found });
+            if header.page_size != self.page_size.get() {
+                return Err(wrong("page size", u64::from(header.page_size)));
+            }
+            if headers
+                .last()
+                .is_some_and(|(_, last)| last.start > header.start)
+            {
+                return Err(wrong("start", header.start.0));
+            }
+            headers.push((index, header.clone()));
+        }
+        Ok(headers)
+    }
+
+    fn fault(&self, segment: &SegmentFile, at: Lsn, fault: LogFault) -> EngineError {
+        EngineError::Log {
+            segment: segment.path.clone(),
+            at,
+            fault,
+        }
+    }
+
+    /// Reads one segment from `at` up to `next`, the start of the following one. Gives the position
+    /// that was reached.
+    fn read_segment(
+        &mut self,
+        index: usize,
+        header: &SegmentHeader,
+        mut at: Lsn,
+        next: Option<Lsn>,
+        visit: &mut dyn FnMut(ScannedVisit<'_>) -> Result<()>,
+    ) -> Result<Lsn> {
+        let Some(segment) = self.segments.get(index).cloned() else {
+            return Ok(at);
+        };
+        let mut pages = Vec::new();
+        while next.is_none_or(|next| at < next) {
+            let offset = segment.offset_of(header.start, at);
+            let Some(record) = read_record(&segment, header, offset, at)? else {
+                return self.bad_record(&segment, header, at, next);
+            };
+            let end = at.checked_add(record.framed_bytes).unwrap_or(Lsn::MAX);
+            let position = RecordPosition {
+                segment: index,
+                offset,
+            };
+            match record.kind {
+                RecordKind::PageImage | RecordKind::PageDelta => {
+                    let page = page_of(&record.payload).ok_or_else(|| {
+                        let found = record.payload.len() as u64;
+                        self.fault(
+                            &segment,
+                            at,
+                            LogFault::Record {
+                                field: "page",
+                                found,
+                            },
+                        )
+                    })?;
+                    let is_image = record.kind == RecordKind::PageImage;
+                    pages.push(ScannedPage {
+                        page,
+                        is_image,
+                        position,
+                    });
+                }
+                RecordKind::Commit => {
+                    let commit = CommitRecord::decode(&record.payload)
+                        .map_err(|fault| self.fault(&segment, at, fault))?;
+                    visit(ScannedVisit {
+                        pages: &pages,
+                        point: commit.point(end),
+                    })?;
+                    pages.clear();
+                }
+                RecordKind::CheckpointBegin
+                | RecordKind::CheckpointEnd
+                | RecordKind::PageSummary => {}
+            }
+            at = end;
+            if pages.is_empty() {
+                self.end = at;
+            }
+        }
+        if next.is_some_and(|next| next != at) {
+            let found = at.0;
+            return Err(self.fault(
+                &segment,
+                at,
+                LogFault::Record {
+                    field: "end",
+                    found,
+                },
+            ));
+        }
+        Ok(at)
+    }
+
+    /// W5: the end of the log, or damage before what is known to have been synced.
+    fn bad_record(
+        &self,
+        segment: &SegmentFile,
+        header: &SegmentHeader,
+        at: Lsn,
+        next: Option<Lsn>,
+    ) -> Result<Lsn> {
+        if let Some(next) = next {
+            return Err(self.fault(segment, at, LogFault::Gap { next }));
+        }
+        let mut later = at;
+        loop {
+            later = later.checked_add(8).unwrap_or(Lsn::MAX);
+            let offset = segment.offset_of(header.start, later);
+            if offset.saturating_add(RECORD_HEADER_BYTES as u64) > segment.bytes {
+                return Ok(at);
+            }
+            let Some(record) = read_record(segment, header, offset, later)? else {
+                continue;
+            };
+            if record.kind == RecordKind::Commit
+                && let Ok(commit) = CommitRecord::decode(&record.payload)
+                && commit.synced > at
+            {
+                let fault = LogFault::BeforeSynced {
+                    synced: commit.synced,
+                };
+                return Err(self.fault(segment, at, fault));
+            }
+        }
+    }
+
+    /// Reads a page's record again, in full.
+    ///
+    /// Errors: `Log` if it is not what was scanned; `Io`.
+    pub(crate) fn read_page(&self, position: RecordPosition) -> Result<PageRecord> {
+        let lost = || EngineError::Log {
+            segment: Default::default(),
+            at: Lsn::ZERO,
+            fault: LogFault::Record {
+                field: "position",
+                found: position.offset,
+            },
+        };
+        let segment = self.segments.get(position.segment).ok_or_else(lost)?;
+        let header = segment.header.as_ref().ok_or_else(lost)?;
+        let into = position.offset.saturating_sub(SEGMENT_HEADER_BYTES);
+        let at = header.start.checked_add(into).ok_or_else(lost)?;
+        let record = read_record(segment, header, position.offset, at)?.ok_or_else(lost)?;
+        let decoded = match record.kind {
+            RecordKind::PageImage => {
+                decode_image(&record.payload, self.page_size).map(PageRecord::Image)
+            }
+            _ => decode_delta(&record.payload, self.page_size).map(PageRecord::Delta),
+        };
+        decoded.map_err(|fault| self.fault(segment, at, fault))
+    }
+
+    /// Makes what was read durable, before anything depends on it.
+    pub(crate) fn sync(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
+        for segment in &self.segments {
+            segment.file.sync_data().map_err(EngineError::io_at(
+                "sync",
+                FileRole::WalSegment,
+                &segment.path,
+            ))?;
+        }
+        if self.segments.is_empty() {
+            return Ok(());
+        }
+        disk.sync_dir(dir)
+            .map_err(EngineError::io_at("sync", FileRole::WalSegment, dir))
+    }
+
+    /// The segments, for the log that goes on after them. An unfinished one counts as ending at 0.
+    pub(crate) fn sealed(&self) -> Vec<SealedSegment> {
+        let starts = self
+            .segments
+            .iter()
+            .skip(1)
+            .map(|next| next.header.as_ref().map(|h| h.start));
+        let ends = starts.chain([Some(self.end)]);
+        let ended = self
+            .segments
+            .iter()
+            .zip(ends)
+            .map(|(segment, end)| SealedSegment {
+                path: segment.path.clone(),
+                end: end.unwrap_or(self.end).min(self.end),
+                bytes: segment.bytes,
+            });
+        ended.collect()
+    }
+}
+
+/// The record at `offset`, if a valid one with that LSN is there.
+///
+/// Errors: `Io`; `Log` for a valid record of an unknown kind. Allocates no more than the file has.
+fn read_record(
+    segment: &SegmentFile,
+    header: &SegmentHeader,
+    offset: u64,
+    at: Lsn,
+) -> Result<Option<Record>> {
+    let failed = || EngineError::io_at("read", FileRole::WalSegment, &segment.path);
+    let mut head = [0; RECORD_HEADER_BYTES];
+    if os::read_up_to(&*segment.file, &mut head, offset).map_err(failed())? < head.len() {
+        return Ok(None);
+    }
+    let head = RecordHead::new(head);
+    let framed = framed_bytes(head.payload_bytes()) as u64;
+    let fits = offset
+        .checked_add(framed)
+        .is_some_and(|end| end <= segment.bytes);
+    if head.lsn() != at || !fits {
+        return Ok(None);
+    }
+    let mut payload = vec![0; head.payload_bytes()];
+    let payload_offset = offset + RECORD_HEADER_BYTES as u64;
+    if os::read_up_to(&*segment.file, &mut payload, payload_offset).map_err(failed())?
+        < payload.len()
+    {
+        return Ok(None);
+    }
+    match head.check(header.salt, &payload) {
+        None => Ok(None),
+        Some(Ok(kind)) => Ok(Some(Record {
+            kind,
+            payload,
+            framed_bytes: framed,
+        })),
+        Some(Err(fault)) => Err(EngineError::Log {
+            segment: segment.path.clone(),
+            at,
+            fault,
+        }),
+    }
+}

@@ -1,0 +1,152 @@
+//! Which file systems neither an engine nor a mount may rely on.
+//!
+//! A page cache that other machines do not see, locks that they do not see, and files that go away
+//! under a reader: all of that breaks a pin silently. So such places are refused, by `f_type`.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+/// A kind of file system whose files are shared with other machines, or served by a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RemoteKind {
+    name: &'static str,
+}
+
+impl RemoteKind {
+    /// The name that people know it by, such as `nfs`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+}
+
+impl fmt::Display for RemoteKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Why a place is refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefusedFileSystem {
+    /// It is not a local file system.
+    #[error("the file system is {0}")]
+    Remote(RemoteKind),
+    /// Its kind cannot be told.
+    #[error("cannot tell the kind of the file system: {0}")]
+    Unknown(#[source] io::Error),
+}
+
+/// Refuses `path` if it lies on a network, cluster, VM-share or FUSE file system.
+///
+/// A kind that this list does not know passes. A link in the last part is followed.
+/// Errors: `Remote`; `Unknown` if statfs fails, for example because nothing is at `path`.
+pub fn refuse_remote(path: &Path) -> Result<(), RefusedFileSystem> {
+    let stat =
+        nix::sys::statfs::statfs(path).map_err(|error| RefusedFileSystem::Unknown(error.into()))?;
+    // Some architectures have a signed 32-bit f_type; the magic is the low 32 bits everywhere.
+    #[allow(clippy::useless_conversion)]
+    let bits = i64::from(stat.filesystem_type().0) & i64::from(u32::MAX);
+    let magic = u32::try_from(bits).expect("masked to 32 bits above");
+    match remote_kind(magic) {
+        Some(kind) => Err(RefusedFileSystem::Remote(kind)),
+        None => Ok(()),
+    }
+}
+
+/// The kind that `magic` (the low 32 bits of `f_type`) stands for, if it is one that is refused.
+fn remote_kind(magic: u32) -> Option<RemoteKind> {
+    REMOTE
+        .iter()
+        .find(|(known, _)| *known == magic)
+        .map(|(_, name)| RemoteKind { name })
+}
+
+/// Source: linux/magic.h, the file systems' own headers, and the table in coreutils' stat.c.
+const REMOTE: &[(u32, &str)] = &[
+    (0x0000_6969, "nfs"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb2"),
+    (0x0000_517b, "smb"),
+    (0x0000_564c, "ncp"),
+    (0x0102_1997, "9p"),
+    (0x00c3_6400, "ceph"),
+    // Covers sshfs, glusterfs, s3fs and virtiofs, which have this magic too.
+    (0x6573_5546, "fuse"),
+    (0x5346_414f, "afs"),
+    (0x6b41_4653, "afs"),
+    (0x7375_7245, "coda"),
+    (0x786f_4256, "vboxsf"),
+    (0xbacb_acbc, "vmhgfs"),
+    (0x7c7c_6673, "prl_fs"),
+    (0x00c0_ffee, "hostfs"),
+    (0x0bd0_0bd0, "lustre"),
+    (0x2003_0528, "orangefs"),
+    (0x7461_636f, "ocfs2"),
+    (0x0116_1970, "gfs2"),
+    (0x4750_4653, "gpfs"),
+    (0x1983_0326, "beegfs"),
+    (0xaad7_aaea, "panfs"),
+    (0x6163_6673, "acfs"),
+    (0xbeef_dead, "snfs"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn local_file_systems_pass() {
+        let dir = tempfile::tempdir().unwrap();
+        refuse_remote(dir.path()).unwrap();
+        refuse_remote(Path::new("/dev/shm")).unwrap();
+        let magics = [
+            nix::sys::statfs::EXT4_SUPER_MAGIC,
+            nix::sys::statfs::XFS_SUPER_MAGIC,
+            nix::sys::statfs::BTRFS_SUPER_MAGIC,
+            nix::sys::statfs::TMPFS_MAGIC,
+            nix::sys::statfs::OVERLAYFS_SUPER_MAGIC,
+            nix::sys::statfs::F2FS_SUPER_MAGIC,
+        ];
+        for magic in magics {
+            assert_eq!(remote_kind(u32::try_from(magic.0).unwrap()), None);
+        }
+        assert_eq!(remote_kind(0x2fc1_2fc1), None, "zfs");
+    }
+
+    /// The table is typed by hand; where libc knows a magic, it must agree.
+    #[test]
+    fn magics_are_those_of_libc() {
+        use nix::sys::statfs as magic;
+        let known = [
+            (magic::NFS_SUPER_MAGIC, "nfs"),
+            (magic::SMB_SUPER_MAGIC, "smb"),
+            (magic::NCP_SUPER_MAGIC, "ncp"),
+            (magic::FUSE_SUPER_MAGIC, "fuse"),
+            (magic::AFS_SUPER_MAGIC, "afs"),
+            (magic::CODA_SUPER_MAGIC, "coda"),
+            (magic::HOSTFS_SUPER_MAGIC, "hostfs"),
+            (magic::OCFS2_SUPER_MAGIC, "ocfs2"),
+        ];
+        for (magic, name) in known {
+            let kind = remote_kind(u32::try_from(magic.0).unwrap());
+            assert_eq!(kind.map(RemoteKind::name), Some(name));
+        }
+    }
+
+    #[test]
+    fn unknown_magic_passes() {
+        assert_eq!(remote_kind(0x1234_5678), None);
+    }
+
+    #[test]
+    fn missing_path_is_neither_refused_as_remote_nor_passed() {
+        let error = refuse_remote(Path::new("/no/such/place")).unwrap_err();
+        let RefusedFileSystem::Unknown(source) = error else {
+            panic!("{error}")
+        };
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+    }
+}

@@ -1,0 +1,213 @@
+//! One pin, as the engine holds it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::os::{self, File};
+use crate::page::PageNo;
+use crate::shadow::ShadowError;
+use crate::shadow::index::{ENTRY_BYTES, Entry, INDEX_HEADER_BYTES, IndexHeader, entry_offset};
+
+/// Why a pin ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// Its holder gave it up, or died.
+    Released,
+    /// A pre-image could not be kept.
+    Broken,
+    /// It reached its maximum age.
+    Expired,
+    /// The engine stopped writing after a failed sync.
+    Poisoned,
+    /// The engine was stopped.
+    Stopped,
+    /// It was never granted.
+    Refused,
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Released => "released",
+            Self::Broken => "broken: a pre-image could not be kept",
+            Self::Expired => "expired: it reached its maximum age",
+            Self::Poisoned => "the engine stopped after a failed sync",
+            Self::Stopped => "the engine was stopped",
+            Self::Refused => "never granted",
+        })
+    }
+}
+
+/// What a pin cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PinCounts {
+    /// Pages stored at the pin because the live file did not hold them.
+    pub spilled_pages: u64,
+    /// Pages captured since, before they were overwritten.
+    pub captured_pages: u64,
+    /// Of those, how many were written: the others were stored already for another pin.
+    pub written_pages: u64,
+    /// Entries in its index.
+    pub shadowed_pages: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// S4: the truth for the engine.
+    entries: HashMap<PageNo, Entry>,
+    ended: Option<EndReason>,
+    granted: bool,
+    page_count: u64,
+}
+
+/// A pin that the engine keeps.
+#[derive(Debug)]
+pub struct HeldPin {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    header: Mutex<IndexHeader>,
+    state: Mutex<State>,
+    spilled: AtomicU64,
+    captured: AtomicU64,
+    written: AtomicU64,
+}
+
+impl HeldPin {
+    pub(super) fn new(file: Arc<dyn File>, path: PathBuf, header: IndexHeader) -> Self {
+        Self {
+            file,
+            path,
+            header: Mutex::new(header),
+            state: Mutex::default(),
+            spilled: AtomicU64::new(0),
+            captured: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+        }
+    }
+
+    /// The facts.
+    #[must_use]
+    pub fn header(&self) -> IndexHeader {
+        self.header.lock().clone()
+    }
+
+    /// Fills in the pinned commit (step 1 of a pin, under the commit lock): a few words.
+    pub fn fix(&self, fill: impl FnOnce(&mut IndexHeader)) {
+        let mut header = self.header.lock();
+        fill(&mut header);
+        self.state.lock().page_count = header.page_count;
+    }
+
+    /// Marks the pin as granted; [`crate::shadow::Shadow::write_header`] writes it.
+    pub fn grant(&self) {
+        self.header.lock().granted = true;
+        self.state.lock().granted = true;
+    }
+
+    /// Why it ended, if it has.
+    #[must_use]
+    pub fn ended(&self) -> Option<EndReason> {
+        self.state.lock().ended
+    }
+
+    /// What it cost.
+    #[must_use]
+    pub fn counts(&self) -> PinCounts {
+        PinCounts {
+            spilled_pages: self.spilled.load(Ordering::Relaxed),
+            captured_pages: self.captured.load(Ordering::Relaxed),
+            written_pages: self.written.load(Ordering::Relaxed),
+            shadowed_pages: self.state.lock().entries.len() as u64,
+        }
+    }
+
+    /// The index file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn count_spilled(&self) {
+        self.spilled.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_captured(&self, written: bool) {
+        self.captured.fetch_add(1, Ordering::Relaxed);
+        self.written
+            .fetch_add(u64::from(written), Ordering::Relaxed);
+    }
+
+    /// Whether `page` must be captured before it is overwritten.
+    pub(super) fn lacks(&self, page: PageNo) -> bool {
+        let state = self.state.lock();
+        state.ended.is_none() && page.0 < state.page_count && !state.entries.contains_key(&page)
+    }
+
+    /// Writes the header, and makes the file as long as its entries.
+    pub(super) fn write_header(&self) -> Result<(), ShadowError> {
+        let header = self.header();
+        let state = self.state.lock();
+        if let Some(reason) = state.ended {
+            return Err(ShadowError::Ended(reason));
+        }
+        let bytes = header.page_count.saturating_mul(ENTRY_BYTES) + INDEX_HEADER_BYTES;
+        if self
+            .file
+            .len()
+            .map_err(ShadowError::io("look at", "a pin's index"))?
+            < bytes
+        {
+            self.file
+                .set_len(bytes)
+                .map_err(ShadowError::io("grow", "a pin's index"))?;
+        }
+        os::write_all_at(&*self.file, &header.encode(), 0)
+            .map_err(ShadowError::io("write", "a pin's index"))
+    }
+
+    /// Publishes an entry: file first, then the private copy. The caller's slot goes back on error.
+    pub(super) fn publish(&self, page: PageNo, entry: Entry) -> Result<(), ShadowError> {
+        let mut state = self.state.lock();
+        if let Some(reason) = state.ended {
+            return Err(ShadowError::Ended(reason));
+        }
+        debug_assert!(
+            !state.entries.contains_key(&page),
+            "S2: an entry never changes"
+        );
+        let offset = entry_offset(page).ok_or(ShadowError::Exhausted)?;
+        os::write_all_at(&*self.file, &entry.encode().to_le_bytes(), offset)
+            .map_err(ShadowError::io("write", "a pin's index"))?;
+        state.entries.insert(page, entry);
+        Ok(())
+    }
+
+    /// S3: cuts the index, and gives what the pin held. Later calls give nothing.
+    pub(super) fn cut(&self, reason: super::EndReason) -> Result<Vec<Entry>, ShadowError> {
+        let mut state = self.state.lock();
+        if state.ended.is_some() {
+            return Ok(Vec::new());
+        }
+        self.file
+            .set_len(0)
+            .map_err(ShadowError::io("cut", "a pin's index"))?;
+        state.ended = Some(reason);
+        Ok(state.entries.drain().map(|(_, entry)| entry).collect())
+    }
+
+    /// Gives the slots without any visible end: only for the injected fault that does so.
+    pub(super) fn take_entries(&self) -> Vec<Entry> {
+        self.state
+            .lock()
+            .entries
+            .drain()
+            .map(|(_, entry)| entry)
+            .collect()
+    }
+}

@@ -1,0 +1,342 @@
+//! The shadow: pre-images of pages that some pin still needs, and each pin's index of them.
+//!
+//! Runs in the engine's process. The mount daemon only reads what is written here, through
+//! descriptors of its own (see `view`).
+//!
+//! ```text
+//! shadow/slots          one image per slot, shared by all pins, keyed by (page, LSN)
+//! shadow/<pin id>.pin   one u64 per page: 0 = not shadowed, else slot + 1 and the image's crc32
+//! ```
+//!
+//! * S1 Before a live page is overwritten, every pin that needs its content has it: image written to
+//!   a slot, entry published in the index, fence; only then the overwrite.
+//! * S2 A published entry never changes while its pin lasts.
+//! * S3 The end of a pin is made visible (its index is cut to 0 bytes) before a slot of it is given
+//!   to anybody else and before a live page is overwritten uncaptured for its sake.
+//! * S4 The engine decides from its own private copy of an index, never from what it reads back.
+//! * S5 Slots are keyed by (page, LSN): an image is stored once, spilled or captured, for however many
+//!   pins.
+//! * S6 A pin that cannot be kept (no space, a failing disk) is ended visibly; if even that fails,
+//!   nothing is overwritten.
+//!
+//! Locking: the list of pins, then one pin's state, then the slot store. Nothing here waits for a
+//! client, and no lock of it is taken by a commit, except the list's for one push when a pin
+//! becomes active.
+//!
+//! Not here: the merged read (`view`), when to spill (`database`), the socket (`pin`).
+
+pub mod capture;
+mod held;
+pub mod index;
+mod slots;
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use parking_lot::Mutex;
+
+use crate::fault::{self, Fault};
+use crate::os::{self, Disk, File, LockKind, OpenMode};
+use crate::page::{PageNo, PageSize};
+
+pub use held::{EndReason, HeldPin, PinCounts};
+use index::{Entry, IndexHeader};
+use slots::SlotStore;
+
+/// What can go wrong with the shadow.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShadowError {
+    /// The operating system refused.
+    #[error("cannot {op} {file}: {source}")]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On which file.
+        file: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The pin has ended meanwhile.
+    #[error("the pin ended ({0})")]
+    Ended(EndReason),
+    /// There are as many slots as entries can number.
+    #[error("the shadow has no slot numbers left")]
+    Exhausted,
+}
+
+impl ShadowError {
+    fn io(op: &'static str, file: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { op, file, source }
+    }
+}
+
+/// The shadow of one engine incarnation.
+#[derive(Debug)]
+pub struct Shadow {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    page_size: PageSize,
+    slots: SlotStore,
+    pins: Mutex<Vec<Arc<HeldPin>>>,
+    /// Publications that the injected fault holds back until the overwrite is done.
+    late: Mutex<Vec<(Arc<HeldPin>, PageNo, Entry)>>,
+}
+
+impl Shadow {
+    /// Opens the shadow in `dir` (made if missing) for a new incarnation: pins of earlier ones are
+    /// ended visibly, and the slots start empty.
+    ///
+    /// Errors: `Io`; then nothing may be written back, because a held pin might still read.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, page_size: PageSize) -> Result<Self, ShadowError> {
+        match disk.create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(ShadowError::io("make", "shadow/")(error));
+            }
+            _ => {}
+        }
+        for name in disk.list(dir).map_err(ShadowError::io("list", "shadow/"))? {
+            end_stale(&*disk, dir, &name)?;
+        }
+        let path = dir.join("slots");
+        let file = disk
+            .open(&path, OpenMode::CreateNew)
+            .map_err(ShadowError::io("create", "shadow/slots"))?;
+        Ok(Self {
+            disk,
+            dir: dir.to_owned(),
+            page_size,
+            slots: SlotStore::new(file, page_size),
+            pins: Mutex::default(),
+            late: Mutex::default(),
+        })
+    }
+
+    /// Step 0 of a pin: makes its index file, not granted and not active, with a shared lock on it.
+    ///
+    /// Errors: `Io`.
+    pub fn prepare(&self, header: IndexHeader) -> Result<Arc<HeldPin>, ShadowError> {
+        let path = self.dir.join(format!("{}.pin", header.pin));
+        let file = self
+            .disk
+            .open(&path, OpenMode::CreateNew)
+            .map_err(ShadowError::io("create", "a pin's index"))?;
+        Ok(Arc::new(HeldPin::new(file, path, header)))
+    }
+
+    /// Makes a pin active: from here on writeback captures for it. One push.
+    pub fn activate(&self, pin: &Arc<HeldPin>) {
+        self.pins.lock().push(pin.clone());
+    }
+
+    /// Stores the image of `page` at the pin's commit (step 2 of a pin).
+    ///
+    /// Errors: `Io`, `Exhausted`, `Ended`; the caller then ends the pin.
+    pub fn spill(&self, pin: &HeldPin, page: PageNo, image: &[u8]) -> Result<(), ShadowError> {
+        let (entry, _) = self.slots.acquire(page, image)?;
+        pin.count_spilled();
+        self.put(pin, page, entry)
+    }
+
+    /// Publishes an entry, or gives its slot back if the pin has ended meanwhile. After any other
+    /// failure half an entry may stand in the index: the slot is then never given to another.
+    fn put(&self, pin: &HeldPin, page: PageNo, entry: Entry) -> Result<(), ShadowError> {
+        pin.publish(page, entry).inspect_err(|error| {
+            if matches!(error, ShadowError::Ended(_)) {
+                self.slots.release(entry);
+            }
+        })
+    }
+
+    /// Writes the index header of a pin, granted or not, and makes the index long enough.
+    pub fn write_header(&self, pin: &HeldPin) -> Result<(), ShadowError> {
+        pin.write_header()
+    }
+
+    /// Ends a pin by the one visible act (S3) and gives its slots back. Idempotent.
+    ///
+    /// Errors: `Io` if the index could not be cut; the pin then lasts, and so do its slots.
+    pub fn end(&self, pin: &Arc<HeldPin>, reason: EndReason) -> Result<(), ShadowError> {
+        struct Steps<'a>(&'a Shadow, &'a Arc<HeldPin>, EndReason);
+        impl capture::EndSteps for Steps<'_> {
+            type Freed = Vec<Entry>;
+            type Error = ShadowError;
+            fn cut_index(&self) -> Result<Vec<Entry>, ShadowError> {
+                self.1.cut(self.2)
+            }
+            fn fence(&self) {
+                fence(Ordering::SeqCst);
+            }
+            fn free_slots(&self, freed: Vec<Entry>) {
+                freed
+                    .into_iter()
+                    .for_each(|entry| self.0.slots.release(entry));
+            }
+        }
+        if fault::is(Fault::SlotsReusedEarly) {
+            self.pins.lock().retain(|other| !Arc::ptr_eq(other, pin));
+            pin.take_entries()
+                .into_iter()
+                .for_each(|entry| self.slots.release(entry));
+            std::thread::yield_now();
+        }
+        let first = pin.ended().is_none();
+        capture::end_pin(&Steps(self, pin, reason))?;
+        self.pins.lock().retain(|other| !Arc::ptr_eq(other, pin));
+        if first {
+            // The name is a convenience: the cut index is what counts.
+            let _ = self.disk.remove(pin.path());
+        }
+        Ok(())
+    }
+
+    /// Ends every pin. Errors: the first `Io`; the others are ended all the same.
+    pub fn end_all(&self, reason: EndReason) -> Result<(), ShadowError> {
+        let pins = self.pins.lock().clone();
+        pins.iter()
+            .map(|pin| self.end(pin, reason))
+            .fold(Ok(()), Result::and)
+    }
+
+    /// Keeps the pre-images of `pages` for every pin that needs them (S1). After `Ok` they may be
+    /// overwritten.
+    ///
+    /// Errors: `Io` if a pin could be neither served nor ended.
+    pub fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<(), ShadowError> {
+        for (pin, page, entry) in self.late.lock().drain(..) {
+            let _ = pin.publish(page, entry);
+        }
+        let pins = self.pins.lock().clone();
+        if pins.is_empty() || fault::is(Fault::CaptureOff) {
+            return Ok(());
+        }
+        capture::capture(
+            &Batch {
+                shadow: self,
+                live,
+                pins: &pins,
+            },
+            pages,
+        )
+    }
+
+    /// The active pins.
+    #[must_use]
+    pub fn pins(&self) -> Vec<Arc<HeldPin>> {
+        self.pins.lock().clone()
+    }
+
+    /// Slots in use, and bytes of the slot file.
+    #[must_use]
+    pub fn slot_counts(&self) -> (u64, u64) {
+        self.slots.counts()
+    }
+
+    /// The path of the slot file, for handing it to a pin's holder.
+    #[must_use]
+    pub fn slots_path(&self) -> PathBuf {
+        self.dir.join("slots")
+    }
+
+    /// The slot file itself.
+    #[must_use]
+    pub fn slots_file(&self) -> &Arc<dyn File> {
+        self.slots.file()
+    }
+}
+
+/// One batch of writeback, seen by the capture.
+struct Batch<'a> {
+    shadow: &'a Shadow,
+    live: &'a dyn File,
+    pins: &'a [Arc<HeldPin>],
+}
+
+impl capture::CaptureSteps for Batch<'_> {
+    type Pin = Arc<HeldPin>;
+    type Image = Option<Vec<u8>>;
+    type Error = ShadowError;
+
+    fn pins_lacking(&self, page: PageNo) -> Vec<Arc<HeldPin>> {
+        self.pins
+            .iter()
+            .filter(|pin| pin.lacks(page))
+            .cloned()
+            .collect()
+    }
+
+    /// The bytes as they are; `None` where the page cannot be read, which the pins then say.
+    fn pre_image(&self, page: PageNo) -> Option<Vec<u8>> {
+        let mut image = vec![0; self.shadow.page_size.bytes()];
+        let offset = self.shadow.page_size.offset_of(page)?;
+        os::read_exact_at(self.live, &mut image, offset).ok()?;
+        Some(image)
+    }
+
+    fn store_and_publish(
+        &self,
+        pin: &Arc<HeldPin>,
+        page: PageNo,
+        image: &Option<Vec<u8>>,
+    ) -> Result<(), ShadowError> {
+        let stored = match image {
+            None => Ok(Entry::Unreadable),
+            Some(image) => self
+                .shadow
+                .slots
+                .acquire(page, image)
+                .map(|(entry, fresh)| {
+                    pin.count_captured(fresh);
+                    entry
+                }),
+        };
+        let published = stored.and_then(|entry| {
+            if fault::is(Fault::PublishAfterOverwrite) {
+                self.shadow.late.lock().push((pin.clone(), page, entry));
+                return Ok(());
+            }
+            self.shadow.put(pin, page, entry)
+        });
+        match published {
+            Ok(()) | Err(ShadowError::Ended(_)) => Ok(()),
+            // S6: the writer goes on and the pin does not, visibly.
+            Err(_) => self.shadow.end(pin, EndReason::Broken),
+        }
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+}
+
+/// Ends what an earlier incarnation left in `shadow/`: S3, then the name.
+fn end_stale(disk: &dyn Disk, dir: &Path, name: &OsStr) -> Result<(), ShadowError> {
+    let path = dir.join(name);
+    if path.extension() == Some(OsStr::new("pin")) {
+        let file = disk
+            .open(&path, OpenMode::ReadWrite)
+            .map_err(ShadowError::io("open", "a stale pin's index"))?;
+        file.set_len(0)
+            .map_err(ShadowError::io("cut", "a stale pin's index"))?;
+    } else if name != "slots" {
+        return Ok(());
+    }
+    disk.remove(&path)
+        .map_err(ShadowError::io("remove", "a stale file of the shadow"))
+}
+
+/// Takes the lock that shows that a pin is held; it lasts as long as the descriptor of `index`.
+///
+/// Errors: `Io`; also if somebody holds the index exclusively.
+pub fn lock_held(index: &dyn File) -> Result<(), ShadowError> {
+    match index.try_lock(LockKind::Shared) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ShadowError::io("lock", "a pin's index")(
+            io::ErrorKind::WouldBlock.into(),
+        )),
+        Err(error) => Err(ShadowError::io("lock", "a pin's index")(error)),
+    }
+}

@@ -1,0 +1,117 @@
+//! The slot file: images by number, shared between pins (S5).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::lsn::Lsn;
+use crate::os::{self, File};
+use crate::page::{self, PageNo, PageSize};
+use crate::shadow::ShadowError;
+use crate::shadow::index::{Entry, SLOT_COUNT_MAX};
+
+#[derive(Debug)]
+struct Slot {
+    /// `None` for a page whose stored checksum does not tell it from another of the same LSN.
+    key: Option<(PageNo, Lsn)>,
+    holders: u32,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: HashMap<u32, Slot>,
+    by_key: HashMap<(PageNo, Lsn), Entry>,
+    free: Vec<u32>,
+    next: u32,
+}
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(super) struct SlotStore {
+    file: Arc<dyn File>,
+    page_size: PageSize,
+    state: Mutex<State>,
+}
+
+impl SlotStore {
+    pub(super) fn new(file: Arc<dyn File>, page_size: PageSize) -> Self {
+        Self {
+            file,
+            page_size,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(super) fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// The entry for an image of `page`, written unless it is there already; one more holder.
+    /// Says whether the image was written.
+    ///
+    /// Errors: `Io`, `Exhausted`; no slot is then taken.
+    pub(super) fn acquire(&self, page: PageNo, image: &[u8]) -> Result<(Entry, bool), ShadowError> {
+        let mut state = self.state.lock();
+        let crc = page::stored_crc(image);
+        let key = (page, page::lsn(image));
+        match state.by_key.get(&key).copied() {
+            Some(entry @ Entry::Slot { slot, crc: known }) if known == crc => {
+                state.slots.entry(slot).and_modify(|slot| slot.holders += 1);
+                return Ok((entry, false));
+            }
+            _ => {}
+        }
+        let number = match state.free.pop() {
+            Some(number) => number,
+            None if state.next < SLOT_COUNT_MAX => {
+                state.next += 1;
+                state.next - 1
+            }
+            None => return Err(ShadowError::Exhausted),
+        };
+        let offset = u64::from(number) * u64::from(self.page_size.get());
+        if let Err(error) = os::write_all_at(&*self.file, image, offset) {
+            state.free.push(number);
+            return Err(ShadowError::io("write", "shadow/slots")(error));
+        }
+        let entry = Entry::Slot { slot: number, crc };
+        // Only a valid image is told from others by its key: a damaged one is kept by itself.
+        let valid = page::content_crc(image) == crc && !state.by_key.contains_key(&key);
+        let key = valid.then_some(key);
+        if let Some(key) = key {
+            state.by_key.insert(key, entry);
+        }
+        state.slots.insert(number, Slot { key, holders: 1 });
+        Ok((entry, true))
+    }
+
+    /// One holder less; the slot of the last one may be used for another image.
+    pub(super) fn release(&self, entry: Entry) {
+        let Entry::Slot { slot: number, .. } = entry else {
+            return;
+        };
+        let mut state = self.state.lock();
+        let Some(slot) = state.slots.get_mut(&number) else {
+            return;
+        };
+        slot.holders -= 1;
+        if slot.holders == 0 {
+            let key = slot.key;
+            state.slots.remove(&number);
+            if let Some(key) = key {
+                state.by_key.remove(&key);
+            }
+            state.free.push(number);
+        }
+    }
+
+    /// Slots in use, and bytes of the file.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (
+            state.slots.len() as u64,
+            u64::from(state.next) * u64::from(self.page_size.get()),
+        )
+    }
+}

@@ -1,0 +1,370 @@
+//! One pinned page file: live file, slots and index of a pin, read as one still file.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::codec;
+use crate::fault::{self, Fault};
+use crate::os::{self, File, FileIdentity, LockKind};
+use crate::page::{self, PageFault, PageNo};
+use crate::shadow::index::{
+    ENTRY_BYTES, Entry, INDEX_SECTOR_BYTES, IndexFault, IndexHeader, entry_offset,
+};
+use crate::view::merged_read::{MergeSource, read_merged};
+use crate::view::tree::{EndSeen, RangeRead, ReadError};
+
+/// How often a header that looks torn is looked at.
+const LOOKS: u32 = 3;
+
+/// Reads what the last look needs from a header copy of the live file.
+///
+/// The layout belongs to the engine; who opens a view brings it along.
+pub trait LiveHeader: Send + Sync + std::fmt::Debug {
+    /// The history and epoch in one header copy, or `None` if the copy is not valid.
+    fn decode(&self, bytes: &[u8]) -> Option<LiveIdentity>;
+    /// Bytes of a copy that `decode` needs.
+    fn bytes(&self) -> usize;
+}
+
+/// Whose the live file is at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LiveIdentity {
+    /// Database.
+    pub database: crate::id::DatabaseId,
+    /// History.
+    pub history: crate::id::HistoryId,
+    /// Incarnation.
+    pub epoch: crate::id::Epoch,
+}
+
+/// What reading cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCounts {
+    /// Bytes given to readers.
+    pub served_bytes: u64,
+    /// Pages read from the live file and used.
+    pub live_pages: u64,
+    /// Pages read from slots.
+    pub shadow_pages: u64,
+    /// Page checks that failed; 0 in healthy runs, although a failed page is tried again.
+    pub failed_checks: u64,
+}
+
+/// The view of one pin's page file. Any number of threads may read it.
+#[derive(Debug)]
+pub struct PinnedFile {
+    live: Arc<dyn File>,
+    slots: Arc<dyn File>,
+    index: Arc<dyn File>,
+    header: IndexHeader,
+    live_header: Arc<dyn LiveHeader>,
+    served_bytes: AtomicU64,
+    live_pages: AtomicU64,
+    shadow_pages: AtomicU64,
+    failed_checks: AtomicU64,
+}
+
+impl PinnedFile {
+    /// Opens the view of a granted pin.
+    ///
+    /// Errors: `PinEnded` if the index is cut, not granted, or of another live file; `Io`.
+    pub fn open(
+        live: Arc<dyn File>,
+        slots: Arc<dyn File>,
+        index: Arc<dyn File>,
+        live_header: Arc<dyn LiveHeader>,
+    ) -> Result<Self, ReadError> {
+        let header = read_index_header(&*index)?;
+        let identity = live
+            .identity()
+            .map_err(io_error("look at", "data.pages", 0))?;
+        if !header.granted || identity != header.live {
+            return Err(ReadError::PinEnded {
+                reason: EndSeen::OtherDatabase,
+            });
+        }
+        Ok(Self {
+            live,
+            slots,
+            index,
+            header,
+            live_header,
+            served_bytes: AtomicU64::new(0),
+            live_pages: AtomicU64::new(0),
+            shadow_pages: AtomicU64::new(0),
+            failed_checks: AtomicU64::new(0),
+        })
+    }
+
+    /// The facts of the pin.
+    #[must_use]
+    pub fn header(&self) -> &IndexHeader {
+        &self.header
+    }
+
+    /// What reading cost so far.
+    #[must_use]
+    pub fn counts(&self) -> ReadCounts {
+        ReadCounts {
+            served_bytes: self.served_bytes.load(Ordering::Relaxed),
+            live_pages: self.live_pages.load(Ordering::Relaxed),
+            shadow_pages: self.shadow_pages.load(Ordering::Relaxed),
+            failed_checks: self.failed_checks.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the pin still holds at this moment. Errors: `PinEnded`, `Io`.
+    pub fn look(&self) -> Result<(), ReadError> {
+        self.last_look()
+    }
+
+    /// Whose the live file is, by every valid copy of its header; at least one.
+    ///
+    /// A copy can be torn while it is written, or by a crash; the other is not then. Both can look
+    /// torn only if two writes met two reads, so it is tried again.
+    fn live_identities(&self) -> Result<Vec<LiveIdentity>, ReadError> {
+        let mut bytes = vec![0; self.live_header.bytes()];
+        for _ in 0..LOOKS {
+            let mut identities = Vec::with_capacity(2);
+            for copy in 0..2 {
+                let offset = copy * u64::from(self.header.page_size.get());
+                let found = os::read_up_to(&*self.live, &mut bytes, offset).map_err(io_error(
+                    "read",
+                    "data.pages",
+                    offset,
+                ))?;
+                identities.extend(self.live_header.decode(&bytes[..found]));
+            }
+            if !identities.is_empty() {
+                return Ok(identities);
+            }
+        }
+        Err(ReadError::PinEnded {
+            reason: EndSeen::HeaderLost,
+        })
+    }
+}
+
+impl MergeSource for PinnedFile {
+    fn page_bytes(&self) -> usize {
+        self.header.page_size.bytes()
+    }
+
+    fn read_live(&self, first: PageNo, out: &mut [u8]) -> Result<usize, ReadError> {
+        let offset = first.0 * u64::from(self.header.page_size.get());
+        os::read_up_to(&*self.live, out, offset).map_err(io_error("read", "data.pages", offset))
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn read_entries(&self, first: PageNo, out: &mut [Entry]) -> Result<(), ReadError> {
+        let offset = entry_offset(first).unwrap_or(u64::MAX);
+        let mut bytes = vec![0; out.len() * ENTRY_BYTES as usize];
+        let found = os::read_up_to(&*self.index, &mut bytes, offset).map_err(io_error(
+            "read",
+            "the pin's index",
+            offset,
+        ))?;
+        if found < bytes.len() {
+            return Err(ReadError::PinEnded {
+                reason: EndSeen::IndexCut,
+            });
+        }
+        let mut page = first;
+        for (entry, raw) in out.iter_mut().zip(bytes.chunks_exact(ENTRY_BYTES as usize)) {
+            let raw = codec::get_u64(raw, 0).unwrap_or_default();
+            *entry = Entry::decode(raw).ok_or(ReadError::Entry { page, entry: raw })?;
+            page = PageNo(page.0 + 1);
+        }
+        Ok(())
+    }
+
+    fn read_slot(&self, page: PageNo, slot: u32, out: &mut [u8]) -> Result<(), ReadError> {
+        self.shadow_pages.fetch_add(1, Ordering::Relaxed);
+        let offset = u64::from(slot) * u64::from(self.header.page_size.get());
+        let found = os::read_up_to(&*self.slots, out, offset).map_err(io_error(
+            "read",
+            "shadow/slots",
+            offset,
+        ))?;
+        if found < out.len() {
+            let fault = PageFault::Short { found };
+            return Err(ReadError::Page {
+                file: "shadow/slots",
+                page,
+                fault,
+            });
+        }
+        Ok(())
+    }
+
+    fn check(&self, page: PageNo, bytes: &[u8], crc: Option<u32>) -> Result<(), ReadError> {
+        if fault::is(Fault::PageChecksOff) {
+            return Ok(());
+        }
+        let file = if crc.is_some() {
+            "shadow/slots"
+        } else {
+            "data.pages"
+        };
+        let found = page::stored_crc(bytes);
+        let checked = match crc {
+            Some(expected) if expected != found => Err(PageFault::Checksum { expected, found }),
+            _ => page::check(bytes, page, self.header.lsn),
+        };
+        checked.map_err(|fault| {
+            self.failed_checks.fetch_add(1, Ordering::Relaxed);
+            ReadError::Page { file, page, fault }
+        })
+    }
+
+    fn last_look(&self) -> Result<(), ReadError> {
+        // The live header first: an engine that adopts the pin writes the epochs that the index
+        // accepts before it writes its own epoch there.
+        let identities = self.live_identities()?;
+        let header = read_index_header(&*self.index)?;
+        if header.pin != self.header.pin || !header.granted {
+            return Err(ReadError::PinEnded {
+                reason: EndSeen::IndexCut,
+            });
+        }
+        for live in identities {
+            if (live.database, live.history) != (header.database, header.history) {
+                return Err(ReadError::PinEnded {
+                    reason: EndSeen::OtherDatabase,
+                });
+            }
+            if !header.accepted_epochs.contains(&live.epoch) {
+                return Err(ReadError::PinEnded {
+                    reason: EndSeen::Fenced,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RangeRead for PinnedFile {
+    fn size(&self) -> u64 {
+        self.header.page_count * u64::from(self.header.page_size.get())
+    }
+
+    fn read_range(&self, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {
+        let bytes = out.len() as u64;
+        let size = self.size();
+        if offset.checked_add(bytes).is_none_or(|end| end > size) {
+            return Err(ReadError::Range {
+                offset,
+                bytes,
+                size,
+            });
+        }
+        if out.is_empty() {
+            return Ok(());
+        }
+        let page_bytes = u64::from(self.header.page_size.get());
+        let first = offset / page_bytes;
+        let skip = offset % page_bytes;
+        let page_count = (skip + bytes).div_ceil(page_bytes);
+        let shadowed_before = self.shadow_pages.load(Ordering::Relaxed);
+        if skip == 0 && bytes % page_bytes == 0 {
+            read_merged(self, PageNo(first), out)?;
+        } else {
+            let length = usize::try_from(page_count * page_bytes).unwrap_or(usize::MAX);
+            let mut pages = vec![0; length];
+            read_merged(self, PageNo(first), &mut pages)?;
+            let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+            out.copy_from_slice(&pages[skip..skip + out.len()]);
+        }
+        self.served_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let shadowed = self.shadow_pages.load(Ordering::Relaxed) - shadowed_before;
+        self.live_pages
+            .fetch_add(page_count.saturating_sub(shadowed), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Any still content as a read-only [`File`], so that the engine can open a view of itself.
+#[derive(Debug)]
+pub struct ViewFile(Arc<dyn RangeRead>);
+
+impl ViewFile {
+    /// Wraps `content`.
+    #[must_use]
+    pub fn new(content: Arc<dyn RangeRead>) -> Self {
+        Self(content)
+    }
+}
+
+impl File for ViewFile {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        let rest = self.0.size().saturating_sub(offset);
+        let count = usize::try_from(rest).unwrap_or(usize::MAX).min(out.len());
+        self.0
+            .read_range(offset, &mut out[..count])
+            .map_err(io::Error::other)?;
+        Ok(count)
+    }
+
+    fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn set_len(&self, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.size())
+    }
+
+    fn identity(&self) -> io::Result<FileIdentity> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn try_lock(&self, _kind: LockKind) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+fn read_index_header(index: &dyn File) -> Result<IndexHeader, ReadError> {
+    let mut bytes = [0; INDEX_SECTOR_BYTES];
+    // A header that is being rewritten at this moment can be torn; the second look is not.
+    for _ in 0..LOOKS {
+        let found =
+            os::read_up_to(index, &mut bytes, 0).map_err(io_error("read", "the pin's index", 0))?;
+        match IndexHeader::decode(bytes.get(..found).unwrap_or_default()) {
+            Ok(header) => return Ok(header),
+            Err(IndexFault::Damaged) => {}
+            Err(_) => break,
+        }
+    }
+    Err(ReadError::PinEnded {
+        reason: EndSeen::IndexCut,
+    })
+}
+
+fn io_error(
+    op: &'static str,
+    file: &'static str,
+    offset: u64,
+) -> impl FnOnce(io::Error) -> ReadError {
+    move |source| ReadError::Io {
+        op,
+        file,
+        offset,
+        source,
+    }
+}
