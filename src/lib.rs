@@ -10,6 +10,14 @@ mod fault;
 pub mod os;
 
 pub mod engine;
+pub mod pin;
 pub mod shadow;
 
 pub mod view;
+
+pub mod database;
+
+pub mod mount;
+pub mod server;
+
+pub use database::Database;

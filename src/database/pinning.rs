@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::database::error::DatabaseError;
 use crate::database::state::State;
 use crate::engine::header::HEADER_BYTES;
-use crate::engine::{Engine, Header};
+use crate::engine::{Engine, Header, Snapshot};
 use crate::fault::{self, Fault};
 use crate::id::PinId;
 use crate::lsn::{Lsn, Timestamp};
@@ -36,6 +36,8 @@ pub(super) struct TakenPin {
     pub(super) held: Arc<HeldPin>,
     pub(super) token: [u8; 32],
     pub(super) times: PinTimes,
+    /// The reader at S that kept its versions during the spill.
+    pub(super) snapshot: Snapshot,
 }
 
 /// Takes a pin at the newest commit.
@@ -46,7 +48,12 @@ pub(super) fn take(state: &State) -> Result<TakenPin, DatabaseError> {
     let held = prepare(state, token)?;
     let taken = spill_and_grant(state, &held);
     match taken {
-        Ok(times) => Ok(TakenPin { held, token, times }),
+        Ok((times, snapshot)) => Ok(TakenPin {
+            held,
+            token,
+            times,
+            snapshot,
+        }),
         Err(error) => {
             state.shadow.end(&held, EndReason::Refused)?;
             Err(error)
@@ -78,7 +85,10 @@ fn prepare(state: &State, token: [u8; 32]) -> Result<Arc<HeldPin>, DatabaseError
 }
 
 /// Steps 1 to 3.
-fn spill_and_grant(state: &State, held: &Arc<HeldPin>) -> Result<PinTimes, DatabaseError> {
+fn spill_and_grant(
+    state: &State,
+    held: &Arc<HeldPin>,
+) -> Result<(PinTimes, Snapshot), DatabaseError> {
     let clock = &state.engine.host().clock;
     let begun = clock.monotonic();
     let frozen = state.engine.freeze();
@@ -99,7 +109,11 @@ fn spill_and_grant(state: &State, held: &Arc<HeldPin>) -> Result<PinTimes, Datab
     for copy in [PageNo(0), PageNo(1)] {
         state.shadow.spill(held, copy, &header.encode(copy))?;
     }
-    let at = if fault::is(Fault::SpillNewest) { Lsn::MAX } else { snapshot.point().lsn };
+    let at = if fault::is(Fault::SpillNewest) {
+        Lsn::MAX
+    } else {
+        snapshot.point().lsn
+    };
     for page in snapshot.unwritten_pages() {
         if let Some(image) = snapshot.unwritten(page, at) {
             state.shadow.spill(held, page, &image)?;
@@ -112,16 +126,25 @@ fn spill_and_grant(state: &State, held: &Arc<HeldPin>) -> Result<PinTimes, Datab
     held.grant();
     state.shadow.write_header(held)?;
     let total = clock.monotonic().saturating_sub(begun);
-    Ok(PinTimes { commit_lock, gate_closed: opened.saturating_sub(closed), total })
+    let times = PinTimes {
+        commit_lock,
+        gate_closed: opened.saturating_sub(closed),
+        total,
+    };
+    Ok((times, snapshot))
 }
 
 fn random_32(engine: &Engine) -> Result<[u8; 32], DatabaseError> {
     let mut bytes = [0; 32];
-    engine.host().random.fill(&mut bytes).map_err(|source| DatabaseError::Io {
-        op: "draw random numbers for",
-        what: "a pin",
-        source,
-    })?;
+    engine
+        .host()
+        .random
+        .fill(&mut bytes)
+        .map_err(|source| DatabaseError::Io {
+            op: "draw random numbers for",
+            what: "a pin",
+            source,
+        })?;
     Ok(bytes)
 }
 
@@ -133,17 +156,32 @@ pub(super) fn open_files(
     held: &HeldPin,
 ) -> Result<[Arc<dyn File>; 3], DatabaseError> {
     let open = |path: &std::path::Path, what: &'static str, expected: crate::os::FileIdentity| {
-        let failed = |source| DatabaseError::Io { op: "open", what, source };
-        let file = state.engine.host().disk.open(path, OpenMode::Read).map_err(failed)?;
+        let failed = |source| DatabaseError::Io {
+            op: "open",
+            what,
+            source,
+        };
+        let file = state
+            .engine
+            .host()
+            .disk
+            .open(path, OpenMode::Read)
+            .map_err(failed)?;
         if file.identity().map_err(failed)? == expected {
             Ok(file)
         } else {
-            Err(DatabaseError::Moved { what, path: path.to_owned() })
+            Err(DatabaseError::Moved {
+                what,
+                path: path.to_owned(),
+            })
         }
     };
     let slots = state.shadow.slots_file().identity();
-    let slots = slots
-        .map_err(|source| DatabaseError::Io { op: "look at", what: "shadow/slots", source })?;
+    let slots = slots.map_err(|source| DatabaseError::Io {
+        op: "look at",
+        what: "shadow/slots",
+        source,
+    })?;
     let index = held.identity()?;
     Ok([
         open(state.engine.data_path(), "data.pages", state.live)?,
@@ -155,7 +193,12 @@ pub(super) fn open_files(
 /// The view of a pin in this process.
 pub(super) fn open_view(state: &State, held: &HeldPin) -> Result<PinnedFile, DatabaseError> {
     let [live, slots, index] = open_files(state, held)?;
-    Ok(PinnedFile::open(live, slots, index, Arc::new(NativeHeader))?)
+    Ok(PinnedFile::open(
+        live,
+        slots,
+        index,
+        Arc::new(NativeHeader),
+    )?)
 }
 
 /// How the merged read understands the header of a native live file.
@@ -164,17 +207,20 @@ pub struct NativeHeader;
 
 impl LiveHeader for NativeHeader {
     fn decode(&self, bytes: &[u8]) -> Option<LiveIdentity> {
-        let Header { database, history, epoch, .. } = Header::decode(bytes).ok()?;
-        Some(LiveIdentity { database, history, epoch })
+        let Header {
+            database,
+            history,
+            epoch,
+            ..
+        } = Header::decode(bytes).ok()?;
+        Some(LiveIdentity {
+            database,
+            history,
+            epoch,
+        })
     }
 
     fn bytes(&self) -> usize {
         HEADER_BYTES
     }
 }
-
-/// The commit that a pin is of, in the words of the engine.
-pub(super) fn commit_of(header: &IndexHeader) -> (Timestamp, Lsn) {
-    (header.timestamp, header.lsn)
-}
-

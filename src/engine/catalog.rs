@@ -173,3 +173,84 @@ pub(crate) fn decode<R: PageRead + ?Sized>(src: &R, record: &[u8]) -> Result<Tab
     check_link(src, CATALOG_ROOT, root)?;
     Ok(Table { root, entry_count })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::btree::memory_pages::MemoryPages;
+
+    #[test]
+    fn tables_are_created_once_listed_in_order_and_dropped_with_their_pages() {
+        let mut pages = MemoryPages::with_catalog(4096);
+        let names: Vec<_> = (0..300)
+            .map(|number| format!("table {number:03}"))
+            .collect();
+        for name in names.iter().rev() {
+            let created = create(&mut pages, name).unwrap();
+            let Creation::Created(table) = created else {
+                panic!("{created:?}");
+            };
+            assert_eq!(create(&mut pages, name).unwrap(), Creation::Existed(table));
+            btree::insert(&mut pages, table.root, b"key", &vec![1; 10_000]).unwrap();
+            assert!(set_count(&mut pages, name, 1).unwrap());
+            assert_eq!(open(&pages, name).unwrap().unwrap().entry_count, 1);
+        }
+        let listed: Vec<_> = list(&pages)
+            .unwrap()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(listed, names);
+        assert!(pages.check().is_clean());
+        for name in &names {
+            assert!(drop_table(&mut pages, name).unwrap().is_some());
+            assert_eq!(drop_table(&mut pages, name).unwrap(), None);
+            assert!(!set_count(&mut pages, name, 1).unwrap());
+        }
+        assert!(pages.check().is_clean());
+        assert_eq!(pages.page_count() - pages.list.count, 3);
+    }
+
+    #[test]
+    fn names_have_1_to_255_bytes() {
+        let mut pages = MemoryPages::with_catalog(4096);
+        for bad in ["", &"x".repeat(256)] {
+            assert!(matches!(open(&pages, bad), Err(EngineError::Limit { .. })));
+            assert!(matches!(
+                create(&mut pages, bad),
+                Err(EngineError::Limit { .. })
+            ));
+        }
+        assert!(create(&mut pages, &"x".repeat(255)).is_ok());
+    }
+
+    /// C2: a later version may have put something there.
+    #[test]
+    fn reserved_bytes_outlive_a_change_of_the_count() {
+        let mut pages = MemoryPages::with_catalog(4096);
+        create(&mut pages, "table").unwrap();
+        let mut record = btree::get(&pages, CATALOG_ROOT, b"table").unwrap().unwrap();
+        codec::put(&mut record, 16, &[9; 16]);
+        btree::insert(&mut pages, CATALOG_ROOT, b"table", &record).unwrap();
+        set_count(&mut pages, "table", 5).unwrap();
+        let record = btree::get(&pages, CATALOG_ROOT, b"table").unwrap().unwrap();
+        assert_eq!(codec::get_array(&record, 8), Some(5_u64.to_le_bytes()));
+        assert_eq!(codec::get_array(&record, 16), Some([9; 16]));
+    }
+
+    #[test]
+    fn bad_records_and_names_are_errors() {
+        let mut pages = MemoryPages::with_catalog(4096);
+        let record = |root: u64| [&root.to_le_bytes()[..], &[0; 24]].concat();
+        for bad in [vec![], vec![0; 31], vec![0; 33], record(2), record(1000)] {
+            btree::insert(&mut pages, CATALOG_ROOT, b"table", &bad).unwrap();
+            assert!(open(&pages, "table").is_err(), "{bad:?}");
+            assert!(list(&pages).is_err());
+            assert!(drop_table(&mut pages, "table").is_err());
+            assert!(!pages.check().is_clean());
+        }
+        btree::delete(&mut pages, CATALOG_ROOT, b"table").unwrap();
+        btree::insert(&mut pages, CATALOG_ROOT, &[0xFF, 0xFE], &record(3)).unwrap();
+        assert!(list(&pages).is_err());
+    }
+}

@@ -40,8 +40,9 @@ impl Shared {
     /// Errors: `ReadOnly`, `Poisoned`, `Capture`, `Io`. Except after `Poisoned` it can be tried
     /// again; nothing is lost, the log just grows.
     pub(crate) fn checkpoint(&self) -> Result<CheckpointReport> {
-        let mut header = self.header.lock();
+        let _one = self.checkpoint_lock.lock();
         let log = self.log()?;
+        let header = self.header.lock().clone();
         let target = self.registry.points().newest;
         if target.lsn == header.point.lsn && self.table.unwritten_pages(Lsn::MAX).is_empty() {
             return Ok(CheckpointReport::default());
@@ -59,13 +60,11 @@ impl Shared {
         };
         let pages_written = writeback.write_all(target.lsn)?;
         self.sync_live()?;
-        let mut next = Header {
+        self.write_header_copy(Header {
             point: target,
             log_start,
-            ..header.clone()
-        };
-        self.write_header_copy(&mut next)?;
-        *header = next;
+            ..header
+        })?;
         {
             let _append = self.append.lock();
             log.append_note(RecordKind::CheckpointEnd, &target.lsn.0.to_le_bytes())?;
@@ -106,30 +105,32 @@ impl Shared {
         })
     }
 
-    /// Writes the copy that is not the newest, and syncs it. The caller keeps `header` only if this
-    /// succeeds: after a failure the same copy must be written again, never the good one.
-    pub(crate) fn write_header_copy(&self, header: &mut Header) -> Result<()> {
-        header.sequence += 1;
-        let copy = PageNo(header.sequence % 2);
+    /// Writes `next` over the copy that is not the newest, syncs it, and makes it the header. After
+    /// a failure the same copy is written again the next time, never the good one.
+    pub(crate) fn write_header_copy(&self, mut next: Header) -> Result<()> {
+        next.sequence += 1;
+        let copy = PageNo(next.sequence % 2);
         let offset = copy.0 * u64::from(self.page_size.get());
-        os::write_all_at(&*self.data, &header.encode(copy), offset).map_err(EngineError::io_at(
+        os::write_all_at(&*self.data, &next.encode(copy), offset).map_err(EngineError::io_at(
             "write",
             FileRole::PageFile,
             &self.data_path,
         ))?;
-        self.sync_live()
+        self.sync_live()?;
+        *self.header.lock() = next;
+        Ok(())
     }
 
     /// The last act of a clean stop: everything is in the live file, and both copies say so.
     pub(crate) fn write_clean_header(&self) -> Result<()> {
-        let mut header = self.header.lock();
-        let mut next = Header {
-            state: HeaderState::Clean,
-            ..header.clone()
-        };
-        self.write_header_copy(&mut next)?;
-        self.write_header_copy(&mut next)?;
-        *header = next;
+        let _one = self.checkpoint_lock.lock();
+        for _ in 0..2 {
+            let header = self.header.lock().clone();
+            self.write_header_copy(Header {
+                state: HeaderState::Clean,
+                ..header
+            })?;
+        }
         Ok(())
     }
 }

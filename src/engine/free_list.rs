@@ -33,7 +33,7 @@
 use crate::codec;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::page_io::{FreeList, PageRead, check_link, follow};
-use crate::page::{PAGE_HEADER_BYTES, PageKind, PageNo, PageSize};
+use crate::page::{PAGE_HEADER_BYTES, PageKind, PageNo, PageRef, PageSize};
 
 const NEXT: usize = PAGE_HEADER_BYTES;
 const COUNT: usize = PAGE_HEADER_BYTES + 8;
@@ -78,6 +78,8 @@ pub(crate) fn pop<P: RawPages + ?Sized>(
         Some(last) => {
             let page = trunk.named(last);
             check_link(dst, head, page)?;
+            // A held page would have to be copied to be changed.
+            drop(trunk);
             let last_u32 = u32::try_from(last).expect("a trunk names fewer than 65536 pages");
             let bytes = dst.modify_raw(head)?;
             codec::put(bytes, COUNT, &last_u32.to_le_bytes());
@@ -173,7 +175,7 @@ fn capacity(size: PageSize) -> usize {
 
 /// A trunk whose lengths were checked.
 struct Trunk {
-    image: crate::page::PageRef,
+    image: PageRef,
     next: PageNo,
     count: usize,
 }
@@ -205,5 +207,115 @@ impl Trunk {
     fn named(&self, index: usize) -> PageNo {
         let page = codec::get_u64(&self.image, PAGES + index * PAGE_NO_BYTES);
         PageNo(page.expect("the count was checked against the page when it was read"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::engine::btree::memory_pages::MemoryPages;
+    use crate::engine::page_io::PageWrite;
+
+    /// Transactions are above this test: a page is freed by the list's own functions.
+    fn pages(bytes: u64, count: u64) -> MemoryPages {
+        let mut pages = MemoryPages::new(PageSize::new(bytes).unwrap());
+        (0..count).for_each(|_| {
+            pages.allocate(PageKind::Leaf).unwrap();
+        });
+        pages
+    }
+
+    fn walked(pages: &MemoryPages, list: FreeList) -> Result<Vec<PageNo>> {
+        let mut found = Vec::new();
+        walk(pages, list, &mut |page, _| {
+            found.push(page);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    #[test]
+    fn every_page_pushed_is_popped_once_over_many_trunks() {
+        for bytes in [4096, 16384] {
+            let count = capacity(PageSize::new(bytes).unwrap()) as u64 * 2 + 100;
+            let mut pages = pages(bytes, count + 1);
+            let mut list = FreeList::default();
+            for page in 0..count {
+                push(&mut pages, &mut list, PageNo(3 + page)).unwrap();
+            }
+            assert_eq!(list.count, count);
+            let found: HashSet<_> = walked(&pages, list).unwrap().into_iter().collect();
+            assert_eq!(found.len() as u64, count);
+            let mut popped = HashSet::new();
+            while let Some(page) = pop(&mut pages, &mut list).unwrap() {
+                assert!(popped.insert(page), "page {page} twice");
+                if popped.len() % 97 == 0 {
+                    let left = walked(&pages, list).unwrap().len();
+                    assert_eq!(left as u64, list.count);
+                }
+            }
+            assert_eq!(popped, found);
+            assert_eq!(list, FreeList::default());
+        }
+    }
+
+    /// F2: the log would otherwise grow by a page for each page that is freed.
+    #[test]
+    fn pushed_page_keeps_its_content_unless_it_becomes_a_trunk() {
+        let mut pages = pages(4096, 10);
+        let mut list = FreeList::default();
+        for page in [5, 6, 7] {
+            codec::put(pages.modify(PageNo(page)).unwrap(), 100, b"content");
+            push(&mut pages, &mut list, PageNo(page)).unwrap();
+        }
+        assert_eq!(list.head, PageNo(5));
+        assert_eq!(
+            pages.read(PageNo(5)).unwrap().kind(),
+            Some(PageKind::FreeTrunk)
+        );
+        for page in [6, 7] {
+            let image = pages.read(PageNo(page)).unwrap();
+            assert_eq!(codec::get_array(&image, 100), Some(*b"content"));
+        }
+    }
+
+    /// F3.
+    #[test]
+    fn circle_wrong_count_and_wrong_links_are_errors() {
+        let mut pages = pages(4096, 10);
+        let mut list = FreeList::default();
+        for page in [5, 6, 7] {
+            push(&mut pages, &mut list, PageNo(page)).unwrap();
+        }
+        for count in [0, 1, 2, 4] {
+            assert!(walked(&pages, FreeList { count, ..list }).is_err());
+        }
+        let huge = FreeList {
+            count: u64::MAX,
+            ..list
+        };
+        assert!(walked(&pages, huge).is_err());
+        for (offset, value) in [(NEXT, 5), (NEXT, 2), (NEXT, 999), (COUNT, 507), (PAGES, 1)] {
+            let mut pages = pages.clone();
+            let mut image = pages.image();
+            image.change(5, |bytes| {
+                codec::put(bytes, offset, &u64::to_le_bytes(value))
+            });
+            pages = MemoryPages::over(&image, list);
+            assert!(walked(&pages, list).is_err(), "{value} at {offset}");
+            let mut list = list;
+            let popped: Vec<_> = (0..4).map(|_| pop(&mut pages, &mut list)).collect();
+            assert!(popped.iter().any(Result::is_err), "{value} at {offset}");
+        }
+    }
+
+    #[test]
+    fn reserved_pages_and_pages_past_the_file_are_refused() {
+        let mut pages = pages(4096, 10);
+        for page in [0, 1, 2, 12, u64::MAX] {
+            assert!(push(&mut pages, &mut FreeList::default(), PageNo(page)).is_err());
+        }
     }
 }

@@ -64,10 +64,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::os::Host;
+use parking_lot::Mutex;
+
+use crate::os::{File, Host};
 use crate::page::PageSize;
 
-pub use check::{CheckReport, Finding, Problem, Totals, Use};
+pub use check::{CheckReport, FINDINGS_MAX, Finding, Problem, Totals, Use};
 pub use checkpoint::CheckpointReport;
 pub use commit_point::CommitPoint;
 use error::Result;
@@ -79,7 +81,9 @@ pub use open::{
 pub use shared::Identity;
 use shared::{BellState, Shared};
 pub use snapshot::{Frozen, Snapshot};
-pub use transaction::{Keys, Range, ReadTransaction, WriteTransaction};
+pub use transaction::{
+    KEY_BYTES_MAX, Keys, Range, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction,
+};
 pub use writeback::{CaptureFailure, PreImageSink};
 
 /// An open database, without pins. Dropping it without [`Engine::close`] is like a crash: the next
@@ -87,7 +91,7 @@ pub use writeback::{CaptureFailure, PreImageSink};
 #[derive(Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
-    checkpointer: Option<checkpoint::Checkpointer>,
+    checkpointer: Mutex<Option<checkpoint::Checkpointer>>,
 }
 
 /// What an engine holds and did; for `status`, INFO and the benchmarks.
@@ -123,7 +127,7 @@ impl Engine {
     /// Starts a read at the newest durable commit.
     #[must_use]
     pub fn begin_read(&self) -> ReadTransaction {
-        ReadTransaction::new(Snapshot::durable(self.shared.clone()))
+        Snapshot::durable(self.shared.clone()).into()
     }
 
     /// Starts the one write transaction; waits while another lasts, and for a checkpoint if the log
@@ -163,11 +167,12 @@ impl Engine {
         Ok(check::check(&snapshot, free))
     }
 
-    /// Stops cleanly: everything goes to the live file, which then needs no log.
+    /// Stops cleanly: everything goes to the live file, which then needs no log. Waits for the
+    /// transaction that writes. Later writes fail; reads go on.
     ///
     /// Errors: those of a checkpoint; the next open then replays the log, and nothing is lost.
-    pub fn close(mut self) -> Result<()> {
-        if let Some(mut checkpointer) = self.checkpointer.take() {
+    pub fn close(&self) -> Result<()> {
+        if let Some(mut checkpointer) = self.checkpointer.lock().take() {
             checkpointer.stop();
         }
         // A transaction that is still open would commit after the last checkpoint.
@@ -204,6 +209,18 @@ impl Engine {
     #[must_use]
     pub fn host(&self) -> &Host {
         &self.shared.host
+    }
+
+    /// The live file.
+    #[must_use]
+    pub fn live_file(&self) -> &Arc<dyn File> {
+        &self.shared.data
+    }
+
+    /// Whether it stopped writing after a failed sync.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.shared.log.as_ref().is_some_and(wal::Log::is_poisoned)
     }
 
     /// Its directory.

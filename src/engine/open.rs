@@ -27,6 +27,7 @@ use crate::engine::wal::{Log, LogIdentity};
 use crate::engine::writeback::PreImageSink;
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::{Lsn, Timestamp};
+use crate::os::file_system::{self, RefusedFileSystem};
 use crate::os::{self, File, FileIdentity, Host, LockKind, OpenMode};
 use crate::page::{PageBuf, PageKind, PageNo, PageRef, PageSize};
 
@@ -108,6 +109,7 @@ impl Engine {
         }
         let dir_lock = lock_dir(host, dir, LockKind::Exclusive)?;
         note_holder(host, dir);
+        refuse_remote(&*dir_lock, dir)?;
         let data_path = dir.join(PAGE_FILE);
         let data = open_page_file(host, dir, &data_path, options)?;
         let mut header = header::read(&*data, &data_path)?;
@@ -154,6 +156,7 @@ impl Engine {
             writer: Default::default(),
             append: Mutex::default(),
             gate: Default::default(),
+            checkpoint_lock: Mutex::default(),
             header: Mutex::new(header),
             sink,
             counters: Default::default(),
@@ -165,7 +168,7 @@ impl Engine {
         let checkpointer = Checkpointer::start(shared.clone())?;
         Ok(Self {
             shared,
-            checkpointer: Some(checkpointer),
+            checkpointer: Mutex::new(Some(checkpointer)),
         })
     }
 
@@ -247,6 +250,7 @@ impl Engine {
             writer: Default::default(),
             append: Mutex::default(),
             gate: Default::default(),
+            checkpoint_lock: Mutex::default(),
             header: Mutex::new(header),
             sink: None,
             counters: Default::default(),
@@ -255,7 +259,7 @@ impl Engine {
         recovered.publish(&shared.table, &shared.registry);
         Self {
             shared: Arc::new(shared),
-            checkpointer: None,
+            checkpointer: Mutex::default(),
         }
     }
 }
@@ -263,12 +267,10 @@ impl Engine {
 impl Shared {
     /// E10: both copies of the header carry the new epoch before anything is written back.
     fn write_epoch(&self) -> Result<()> {
-        let mut header = self.header.lock();
-        let mut next = header.clone();
-        self.write_header_copy(&mut next)?;
-        self.write_header_copy(&mut next)?;
-        *header = next;
-        Ok(())
+        let next = self.header.lock().clone();
+        self.write_header_copy(next)?;
+        let next = self.header.lock().clone();
+        self.write_header_copy(next)
     }
 }
 
@@ -311,6 +313,22 @@ fn lock_dir(host: &Host, dir: &Path, kind: LockKind) -> Result<Arc<dyn File>> {
             holder: read_holder(host, dir),
         }),
     }
+}
+
+/// Locks and a coherent page cache are what everything rests on; a simulated disk has both.
+fn refuse_remote(handle: &dyn File, dir: &Path) -> Result<()> {
+    if handle.as_fd().is_none() {
+        return Ok(());
+    }
+    file_system::refuse_remote(dir).map_err(|refused| match refused {
+        RefusedFileSystem::Remote(kind) => EngineError::RemoteFileSystem {
+            path: dir.to_owned(),
+            kind: kind.name(),
+        },
+        RefusedFileSystem::Unknown(source) => {
+            EngineError::io_at("look at the file system of", FileRole::Directory, dir)(source)
+        }
+    })
 }
 
 /// What the holder of the directory wrote about itself: for people only, never for decisions.

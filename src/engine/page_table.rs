@@ -68,6 +68,8 @@ struct Chain {
     versions: Vec<Version>,
     /// LSN of the newest version that this incarnation wrote to the live file; 0 if none.
     live: Lsn,
+    /// The live page is about to be overwritten: what stands here must not fall through to it.
+    is_overwriting: bool,
 }
 
 #[derive(Debug)]
@@ -191,15 +193,16 @@ impl PageTable {
         pages
     }
 
-    /// Whether overwriting the live `page` with its version `new` would take from a registered
-    /// reader the content that the rule gives it now.
-    pub(crate) fn live_is_needed(&self, page: PageNo, new: Lsn, readers: &Readers) -> bool {
-        let shard = self.shard(page).lock();
-        let first = shard
-            .chains
-            .get(&page)
-            .and_then(|chain| chain.versions.first());
-        let first = first.map_or(new, |version| version.lsn);
+    /// Announces that the live `page` will be overwritten with its version `new`, and says whether
+    /// that would take from a registered reader the content that the rule gives it now. From here
+    /// until [`PageTable::written`] no version is dropped because the live file holds it.
+    pub(crate) fn begin_overwrite(&self, page: PageNo, new: Lsn, readers: &Readers) -> bool {
+        let mut shard = self.shard(page).lock();
+        let Some(chain) = shard.chains.get_mut(&page) else {
+            return false;
+        };
+        chain.is_overwriting = true;
+        let first = chain.versions.first().map_or(new, |version| version.lsn);
         readers
             .registered
             .first()
@@ -232,7 +235,9 @@ impl PageTable {
         let mut shard = self.shard(page).lock();
         shard.generation += 1;
         self.counted(&mut shard, page, |shard| {
-            shard.chains.entry(page).or_default().live = image.lsn();
+            let chain = shard.chains.entry(page).or_default();
+            chain.live = image.lsn();
+            chain.is_overwriting = false;
             shard.keep_clean(page, image, self.clean_pages_max);
             shard.trim(page, readers, self.clean_pages_max);
         });
@@ -340,11 +345,11 @@ impl Shard {
                 chain.versions.remove(index);
             }
         }
-        if chain
+        let live_holds_first = chain
             .versions
             .first()
-            .is_some_and(|first| first.lsn == chain.live)
-        {
+            .is_some_and(|first| first.lsn == chain.live);
+        if live_holds_first && !chain.is_overwriting {
             let first = chain.versions.remove(0);
             if chain.versions.is_empty() {
                 self.chains.remove(&page);
@@ -414,7 +419,7 @@ mod tests {
         let table = PageTable::new(64);
         let old = readers(&[7], 10);
         table.publish(P, image(10), &old);
-        assert!(table.live_is_needed(P, Lsn(10), &old));
+        assert!(table.begin_overwrite(P, Lsn(10), &old));
         table.keep_old(P, image(3));
         table.written(P, image(10), &old);
         assert_eq!(lsn_at(&table, 7), Some(3));
@@ -431,6 +436,25 @@ mod tests {
             "and the newest is a clean page"
         );
         assert_eq!(table.image_counts().0, 0);
+    }
+
+    /// E4: once an overwrite is announced, the content that the live file loses stays in the chain,
+    /// although at that moment the live file still holds it.
+    #[test]
+    fn version_in_the_live_file_stays_while_it_is_overwritten() {
+        let table = PageTable::new(64);
+        let both = readers(&[7, 12], 20);
+        table.publish(P, image(5), &both);
+        table.publish(P, image(10), &both);
+        table.written(P, image(10), &both);
+        table.publish(P, image(20), &both);
+        assert!(
+            !table.begin_overwrite(P, Lsn(20), &both),
+            "all that readers need is in the chain"
+        );
+        table.sweep(&readers(&[12], 20));
+        table.written(P, image(20), &readers(&[12], 20));
+        assert_eq!(lsn_at(&table, 12), Some(10));
     }
 
     /// A page read before an overwrite and filled in after it must not become the cached one.

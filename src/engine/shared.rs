@@ -98,7 +98,10 @@ pub(crate) struct Shared {
     pub(crate) writer: WriterSlot,
     pub(crate) append: Mutex<Append>,
     pub(crate) gate: Gate,
-    /// The header as it stands in the file; its lock admits one checkpoint at a time.
+    /// One checkpoint at a time, and one writer of the header. A checkpoint waits at the gate with
+    /// this held, so nobody may want it who holds the gate.
+    pub(crate) checkpoint_lock: Mutex<()>,
+    /// The header as it stands in the file; locked for copies only.
     pub(crate) header: Mutex<Header>,
     pub(crate) sink: Option<Arc<dyn PreImageSink>>,
     pub(crate) counters: Counters,
@@ -172,14 +175,6 @@ impl Shared {
             page,
             fault,
         })
-    }
-
-    /// LSN through which the newest checkpoint went, for deciding when the next is due. A
-    /// checkpoint that runs is as good as one that is done.
-    pub(crate) fn header_point_lsn(&self) -> u64 {
-        self.header
-            .try_lock()
-            .map_or(u64::MAX, |header| header.point.lsn.0)
     }
 
     /// Errors: `ReadOnly`.

@@ -28,13 +28,15 @@ pub struct ReadTransaction {
     snapshot: Arc<Snapshot>,
 }
 
-impl ReadTransaction {
-    pub(crate) fn new(snapshot: Snapshot) -> Self {
+impl From<Snapshot> for ReadTransaction {
+    fn from(snapshot: Snapshot) -> Self {
         Self {
             snapshot: Arc::new(snapshot),
         }
     }
+}
 
+impl ReadTransaction {
     /// The commit whose state is read.
     #[must_use]
     pub fn timestamp(&self) -> Timestamp {
@@ -129,6 +131,10 @@ impl WriteTransaction {
             shared.checkpoint()?;
         }
         shared.writer.take();
+        if let Err(error) = log.refuse_if_poisoned() {
+            shared.writer.free();
+            return Err(error);
+        }
         let base = shared.registry.points().newest;
         let set = Some(WriteSet::new(shared.clone(), base));
         let tables = BTreeMap::new();
@@ -290,11 +296,14 @@ impl WriteTransaction {
             }
         }
         let base = set.base();
+        let shared = self.shared.clone();
         if set.is_unchanged() {
+            drop(self);
+            // Its answers may tell of a commit that is not synced yet.
+            shared.make_durable(base)?;
             return Ok(base.timestamp);
         }
         let point = self.shared.append_commit(set)?;
-        let shared = self.shared.clone();
         // The next writer may build on this commit while its log bytes are synced.
         drop(self);
         shared.make_durable(point)?;
@@ -384,7 +393,7 @@ impl Shared {
         }
         self.registry.advance_newest(point);
         drop(append);
-        let since_checkpoint = point.lsn.0.saturating_sub(self.header_point_lsn());
+        let since_checkpoint = point.lsn.0.saturating_sub(self.header.lock().point.lsn.0);
         if since_checkpoint > self.sizes.checkpoint_bytes {
             self.bell.ring(BellState::Wanted);
         }

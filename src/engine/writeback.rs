@@ -98,7 +98,7 @@ impl Writeback<'_> {
     fn keep_for_readers(&self, images: &[(PageNo, PageRef)]) -> Result<()> {
         let readers = self.registry.snapshot();
         for (page, image) in images {
-            if self.table.live_is_needed(*page, image.lsn(), &readers)
+            if self.table.begin_overwrite(*page, image.lsn(), &readers)
                 && let Some(old) = self.read_live(*page)?
             {
                 self.table.keep_old(*page, Arc::new(old));

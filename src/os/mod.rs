@@ -12,11 +12,15 @@
 //! Nothing here waits for another process, except where a function says so.
 
 pub mod clock;
+pub mod descriptor;
 pub mod file_system;
 pub mod mount_table;
 pub mod path;
+pub mod private_listener;
 pub mod random;
+pub mod readiness;
 pub mod real_disk;
+pub mod received_descriptor;
 pub mod sim;
 pub mod unix_socket;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use crate::os::{self, File};
+use crate::os::{self, File, FileIdentity};
 use crate::page::PageNo;
 use crate::shadow::ShadowError;
 use crate::shadow::index::{ENTRY_BYTES, Entry, INDEX_HEADER_BYTES, IndexHeader, entry_offset};
@@ -127,6 +127,21 @@ impl HeldPin {
         }
     }
 
+    /// The index file.
+    #[must_use]
+    pub fn file(&self) -> &Arc<dyn File> {
+        &self.file
+    }
+
+    /// Which file the index is.
+    ///
+    /// Errors: `Io`.
+    pub fn identity(&self) -> Result<FileIdentity, ShadowError> {
+        self.file
+            .identity()
+            .map_err(ShadowError::io("look at", "a pin's index"))
+    }
+
     /// The index file's path.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -189,7 +204,7 @@ impl HeldPin {
     }
 
     /// S3: cuts the index, and gives what the pin held. Later calls give nothing.
-    pub(super) fn cut(&self, reason: super::EndReason) -> Result<Vec<Entry>, ShadowError> {
+    pub(super) fn cut(&self, reason: EndReason) -> Result<Vec<Entry>, ShadowError> {
         let mut state = self.state.lock();
         if state.ended.is_some() {
             return Ok(Vec::new());

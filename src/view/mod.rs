@@ -24,4 +24,4 @@ pub mod merged_read;
 mod pinned_file;
 pub mod tree;
 
-pub use pinned_file::{PinnedFile, ReadCounts, ViewFile};
+pub use pinned_file::{LiveHeader, LiveIdentity, PinnedFile, ReadCounts, ViewFile};

@@ -2,8 +2,9 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use super::KEY_BYTES_MAX;
 use super::chain::ChainStart;
-use super::layout::{Broken, KEY_BYTES_MAX, broken, inline_cell_max};
+use super::layout::{Broken, broken, inline_cell_max};
 use crate::codec;
 use crate::page::PageNo;
 
@@ -167,10 +168,16 @@ mod tests {
             let mut rest = bytes.clone();
             rest.extend_from_slice(b"what follows in the page");
             let cell = decode(level, &rest).unwrap();
-            assert_eq!((cell.bytes, cell.key), (&bytes[..], &b"key"[..]));
+            assert_eq!(
+                (cell.bytes, cell.key),
+                (bytes.as_slice(), b"key".as_slice())
+            );
             assert_eq!(cell.content, content);
             for end in 0..bytes.len() {
-                assert!(decode(level, &bytes[..end]).is_err(), "{end} bytes");
+                assert!(
+                    decode(level, bytes.get(..end).unwrap()).is_err(),
+                    "{end} bytes"
+                );
             }
         }
     }

@@ -151,28 +151,17 @@ fn apply(image: &mut Image, damage: &Damage) {
         } else {
             bytes.len()
         };
-        // The checksum is made anew, and the page's own number is the file's to check.
         let offset = 4 + damage.offset.index(length - 4);
-        if !(8..32).contains(&offset) && PageKind::from_u8(damage.byte).is_some_or_elsewhere(offset)
-        {
+        // Unknown kinds and versions, other page numbers and LSNs are the page's own check's to find.
+        let is_ours = match offset {
+            4 => PageKind::from_u8(damage.byte).is_some(),
+            5 | 8..32 => false,
+            _ => true,
+        };
+        if is_ours {
             bytes[offset] = damage.byte;
         }
     });
-}
-
-trait KindByte {
-    fn is_some_or_elsewhere(&self, offset: usize) -> bool;
-}
-
-impl KindByte for Option<PageKind> {
-    /// Unknown kinds and versions are refused by the page's own check before anything gets here.
-    fn is_some_or_elsewhere(&self, offset: usize) -> bool {
-        match offset {
-            4 => self.is_some(),
-            5 => false,
-            _ => true,
-        }
-    }
 }
 
 proptest! {

@@ -3,11 +3,11 @@
 use super::cell::{self, Content};
 use super::chain::ChainStart;
 use super::descent::{self, Path, SplitPoint, Step};
-use super::layout::{KEY_BYTES_MAX, VALUE_BYTES_MAX, broken};
+use super::layout::broken;
 use super::node::Node;
 use super::node_mut::NodeMut;
 use super::rebalance::rebalance;
-use super::split;
+use super::{KEY_BYTES_MAX, VALUE_BYTES_MAX, split};
 use crate::engine::error::{EngineError, Result};
 use crate::engine::page_io::PageWrite;
 use crate::page::PageNo;

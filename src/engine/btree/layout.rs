@@ -3,10 +3,6 @@
 use crate::engine::error::EngineError;
 use crate::page::{PAGE_HEADER_BYTES, PageKind, PageNo};
 
-/// Longest key in bytes.
-pub(crate) const KEY_BYTES_MAX: usize = 1024;
-/// Longest value in bytes.
-pub(crate) const VALUE_BYTES_MAX: u64 = u32::MAX as u64;
 /// Highest level that a root may have: 32 levels.
 pub(super) const LEVEL_MAX: u8 = 31;
 

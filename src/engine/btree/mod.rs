@@ -99,15 +99,19 @@ mod model_test;
 pub(crate) use cell::Content;
 pub(crate) use chain::{Chain, ChainStart};
 pub(crate) use clear::{clear, drop_tree};
-pub(crate) use cursor::{Cursor, Entry};
+pub(crate) use cursor::Cursor;
 pub(crate) use delete::delete;
 pub(crate) use insert::{Outcome, insert};
-pub(crate) use layout::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub(crate) use node::Node;
 
 use crate::engine::error::Result;
 use crate::engine::page_io::{PageRead, PageWrite};
 use crate::page::{PageKind, PageNo};
+
+/// Longest key in bytes.
+pub(crate) const KEY_BYTES_MAX: usize = 1024;
+/// Longest value in bytes.
+pub(crate) const VALUE_BYTES_MAX: u64 = u32::MAX as u64;
 
 /// Makes an empty tree and returns its root, which stays its root for ever.
 ///

@@ -53,8 +53,10 @@ fn key_of(number: u16) -> Vec<u8> {
 }
 
 fn value_of(seed: u8, length: usize) -> Vec<u8> {
-    (0..length)
-        .map(|at| seed.wrapping_add((at / 3) as u8))
+    let thirds = (0..=u8::MAX).cycle().flat_map(|third| [third; 3]);
+    thirds
+        .take(length)
+        .map(|third| seed.wrapping_add(third))
         .collect()
 }
 

@@ -235,7 +235,13 @@ impl Log {
         self.flushed.notify_all();
     }
 
-    fn refuse_if_poisoned(&self) -> Result<()> {
+    /// Whether nothing is appended any more.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.flush.lock().poison.is_some()
+    }
+
+    /// Errors: `Poisoned`.
+    pub(crate) fn refuse_if_poisoned(&self) -> Result<()> {
         match &self.flush.lock().poison {
             Some(cause) => Err(EngineError::Poisoned {
                 cause: cause.clone(),

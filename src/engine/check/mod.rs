@@ -14,122 +14,18 @@
 //!
 //! It takes no lock. It repairs nothing, and it does not look at the header pages.
 
+mod bitmap;
+mod report;
+
+use bitmap::Bitmap;
+pub use report::{CheckReport, FINDINGS_MAX, Finding, Problem, Totals, Use};
+
 use super::btree::{Chain, ChainStart, Content, Node};
 use super::catalog::{self, CATALOG_ROOT, Table};
 use super::free_list::{self, FreeRole};
 use crate::engine::error::{EngineError, Result};
 use crate::engine::page_io::{FreeList, PageRead};
 use crate::page::PageNo;
-
-/// Most findings that a report lists.
-pub const FINDINGS_MAX: usize = 1000;
-
-/// What a check found.
-#[derive(Debug, Default)]
-pub struct CheckReport {
-    /// The first findings, at most [`FINDINGS_MAX`].
-    pub findings: Vec<Finding>,
-    /// Number of all findings.
-    pub finding_count: u64,
-    /// What was walked through.
-    pub totals: Totals,
-}
-
-/// Sums over what a check walked through.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Tables of the catalog.
-    pub table_count: u64,
-    /// Entries of all tables; not those of the catalog.
-    pub entry_count: u64,
-    /// Bytes of the keys of all tables.
-    pub key_bytes: u64,
-    /// Bytes of the values of all tables.
-    pub value_bytes: u64,
-    /// Leaves, those of the catalog included.
-    pub leaf_pages: u64,
-    /// Inner nodes, those of the catalog included.
-    pub inner_pages: u64,
-    /// Pages of long values.
-    pub overflow_pages: u64,
-    /// Trunks of the free list.
-    pub trunk_pages: u64,
-    /// Free pages that are no trunks.
-    pub free_pages: u64,
-    /// Pages that nothing leads to.
-    pub unreached_pages: u64,
-}
-
-/// One thing that is wrong.
-#[derive(Debug, thiserror::Error)]
-#[error("page {page}: {problem}")]
-pub struct Finding {
-    /// Where.
-    pub page: PageNo,
-    /// What.
-    pub problem: Problem,
-}
-
-/// What can be wrong.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Problem {
-    /// The page cannot be read, or is not the page that it should be.
-    #[error("{0}")]
-    Unreadable(EngineError),
-    /// The content breaks a rule.
-    #[error("expected {expected}, found {found}")]
-    Structure {
-        /// The rule.
-        expected: &'static str,
-        /// The value that breaks it.
-        found: u64,
-    },
-    /// Another link leads here too, or the page is free although it is in use.
-    #[error("the page is used a second time, {0}")]
-    UsedTwice(Use),
-    /// Nothing leads to the page, and it is not free.
-    #[error("the page is neither in use nor free")]
-    Unreached,
-    /// The catalog's count of a table is wrong. The page is the table's root.
-    #[error("table {table:?} has {found} entries where the catalog says {expected}")]
-    EntryCount {
-        /// The table.
-        table: String,
-        /// What the catalog says.
-        expected: u64,
-        /// What its leaves hold.
-        found: u64,
-    },
-}
-
-/// What a page is used as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// A node of a tree.
-    Node,
-    /// A page of a long value.
-    Overflow,
-    /// A free page.
-    Free,
-}
-
-impl std::fmt::Display for Use {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Node => "as a node of a tree",
-            Self::Overflow => "as a part of a value",
-            Self::Free => "as a free page",
-        })
-    }
-}
-
-impl CheckReport {
-    /// Whether nothing is wrong.
-    pub fn is_clean(&self) -> bool {
-        self.finding_count == 0
-    }
-}
 
 /// Checks the state that `src` shows, whose free list is `free`.
 ///
@@ -373,39 +269,177 @@ fn decode_table(src: &dyn PageRead, leaf: &Node, index: usize) -> Result<(String
     Ok((name.to_owned(), catalog::decode(src, record)?))
 }
 
-/// A set of pages of a file: one bit for each.
-struct Bitmap {
-    words: Vec<u64>,
-    page_count: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+    use crate::engine::btree::memory_pages::{Image, MemoryPages};
+    use crate::engine::btree::{delete, insert};
+    use crate::engine::page_io::PageWrite;
+    use crate::page::PageKind;
 
-impl Bitmap {
-    fn new(page_count: u64) -> Self {
-        let words = usize::try_from(page_count.div_ceil(64)).expect("64-bit memory sizes");
-        Self {
-            words: vec![0; words],
-            page_count,
+    /// Three tables, one of them with inner nodes, and free pages.
+    fn database() -> MemoryPages {
+        let mut pages = MemoryPages::with_catalog(4096);
+        for name in ["a", "b", "c"] {
+            catalog::create(&mut pages, name).unwrap();
         }
+        let root = catalog::open(&pages, "b").unwrap().unwrap().root;
+        for number in 0..500_u32 {
+            let value = vec![1; if number % 100 == 0 { 9000 } else { 50 }];
+            insert(&mut pages, root, &number.to_be_bytes(), &value).unwrap();
+        }
+        for number in 0..110_u32 {
+            delete(&mut pages, root, &number.to_be_bytes()).unwrap();
+        }
+        catalog::set_count(&mut pages, "b", 390).unwrap();
+        pages
     }
 
-    fn holds(&self, page: PageNo) -> bool {
-        page.0 < self.page_count
+    fn problems(src: &Image, free: FreeList) -> Vec<String> {
+        let report = check(src, free);
+        report.findings.iter().map(ToString::to_string).collect()
     }
 
-    fn word(&self, page: PageNo) -> Option<usize> {
-        let word = usize::try_from(page.0 / 64).ok();
-        word.filter(|_| self.holds(page))
+    #[test]
+    fn sound_database_is_clean_and_its_totals_add_up() {
+        let pages = database();
+        let report = pages.check();
+        assert!(report.is_clean(), "{:?}", report.findings);
+        let totals = report.totals;
+        assert_eq!((totals.table_count, totals.entry_count), (3, 390));
+        assert_eq!(totals.key_bytes, 390 * 4);
+        assert_eq!(totals.value_bytes, 387 * 50 + 3 * 9000);
+        assert_eq!(totals.overflow_pages, 9);
+        assert_eq!(totals.unreached_pages, 0);
     }
 
-    fn contains(&self, page: PageNo) -> bool {
-        let word = self.word(page).and_then(|word| self.words.get(word));
-        word.is_some_and(|word| word & (1 << (page.0 % 64)) != 0)
+    #[test]
+    fn wrong_entry_count_is_found() {
+        let mut pages = database();
+        catalog::set_count(&mut pages, "b", 391).unwrap();
+        let [finding] = &pages.check().findings[..] else {
+            panic!("one finding");
+        };
+        assert!(matches!(
+            &finding.problem,
+            Problem::EntryCount { table, expected: 391, found: 390 } if table == "b"
+        ));
     }
 
-    /// Adds `page`; returns whether it is a page of the file that was not in the set.
-    fn insert(&mut self, page: PageNo) -> bool {
-        let word = self.word(page).and_then(|word| self.words.get_mut(word));
-        let bit = 1 << (page.0 % 64);
-        word.is_some_and(|word| std::mem::replace(word, *word | bit) & bit == 0)
+    #[test]
+    fn leaked_page_is_found() {
+        let mut pages = database();
+        let page = pages.allocate(PageKind::Leaf).unwrap();
+        assert_eq!(
+            problems(&pages.image(), pages.list),
+            [format!("page {page}: the page is neither in use nor free")]
+        );
+    }
+
+    #[test]
+    fn page_both_free_and_in_use_is_found() {
+        let mut pages = database();
+        let root = catalog::open(&pages, "a").unwrap().unwrap().root;
+        pages.free(root).unwrap();
+        assert_eq!(
+            problems(&pages.image(), pages.list),
+            [format!(
+                "page {root}: the page is used a second time, as a free page"
+            )]
+        );
+    }
+
+    #[test]
+    fn two_tables_with_one_root_are_found() {
+        let mut pages = database();
+        let mut image = pages.image();
+        let root = catalog::open(&pages, "a").unwrap().unwrap().root;
+        let record = [&root.0.to_le_bytes()[..], &[0; 24]].concat();
+        insert(&mut pages, CATALOG_ROOT, b"d", &record).unwrap();
+        assert!(problems(&image, pages.list).is_empty());
+        image = pages.image();
+        assert_eq!(
+            problems(&image, pages.list),
+            [format!(
+                "page {root}: the page is used a second time, as a node of a tree"
+            )]
+        );
+    }
+
+    /// A free page is a page of every copy too.
+    #[test]
+    fn unreadable_free_page_is_found() {
+        let pages = database();
+        let mut image = pages.image();
+        let mut free_page = None;
+        free_list::walk(&image, pages.list, &mut |page, role| {
+            free_page = (role == FreeRole::Named).then_some(page).or(free_page);
+            Ok(())
+        })
+        .unwrap();
+        let page = usize::try_from(free_page.unwrap().0).unwrap();
+        image.damage(page, |bytes| bytes[1000] ^= 1);
+        let report = check(&image, pages.list);
+        assert!(matches!(
+            &report.findings[..],
+            [Finding {
+                problem: Problem::Unreadable(_),
+                ..
+            }]
+        ));
+    }
+
+    /// Two cells on the same bytes: one entry would be lost at the next change of the node.
+    #[test]
+    fn cells_that_overlap_are_found() {
+        let mut pages = MemoryPages::with_catalog(4096);
+        catalog::create(&mut pages, "a").unwrap();
+        let root = catalog::open(&pages, "a").unwrap().unwrap().root;
+        // The value of the first entry is the second entry's cell, key and all.
+        let inner_cell = [1, 0, 0, 0, 0, 0, 0, 0, b'b'];
+        insert(&mut pages, root, b"a", &inner_cell).unwrap();
+        insert(&mut pages, root, b"b", b"").unwrap();
+        catalog::set_count(&mut pages, "a", 2).unwrap();
+        let mut image = pages.image();
+        image.change(usize::try_from(root.0).unwrap(), |bytes| {
+            let page_bytes = u16::try_from(bytes.len()).unwrap();
+            codec::put(bytes, 58, &(page_bytes - 9).to_le_bytes());
+        });
+        assert_eq!(
+            problems(&image, pages.list),
+            [format!(
+                "page {root}: expected cells that share no bytes, found 4087"
+            )]
+        );
+    }
+
+    /// K2: damage in one table hides nothing in the others, and makes no flood.
+    #[test]
+    fn check_goes_on_after_a_finding() {
+        let mut pages = database();
+        catalog::set_count(&mut pages, "c", 7).unwrap();
+        let root = catalog::open(&pages, "b").unwrap().unwrap().root;
+        let mut image = pages.image();
+        image.damage(usize::try_from(root.0).unwrap(), |bytes| bytes[2000] ^= 1);
+        let report = check(&image, pages.list);
+        assert_eq!(report.finding_count, 2, "{:?}", report.findings);
+        assert!(matches!(report.findings[0].problem, Problem::Unreadable(_)));
+        assert!(matches!(
+            report.findings[1].problem,
+            Problem::EntryCount { .. }
+        ));
+        assert!(report.totals.unreached_pages > 3);
+    }
+
+    #[test]
+    fn findings_are_counted_past_the_last_one_that_is_listed() {
+        let mut pages = MemoryPages::with_catalog(4096);
+        for _ in 0..FINDINGS_MAX + 50 {
+            pages.allocate(PageKind::Leaf).unwrap();
+        }
+        let report = pages.check();
+        assert_eq!(report.findings.len(), FINDINGS_MAX);
+        assert_eq!(report.finding_count, FINDINGS_MAX as u64 + 50);
     }
 }

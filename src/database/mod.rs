@@ -1,0 +1,207 @@
+//! A database as an application opens it: engine, shadow and pin server as one.
+//!
+//! Runs in the application's process, or in `stillfs serve`.
+//!
+//! ```text
+//! Database --- Engine ---- writeback ----> live file
+//!    |            ^ gate, snapshot  | before_overwrite
+//!    +- Shadow <--+-----------------+
+//!    +- PinServer (control.sock): hands pins to other processes
+//! ```
+//!
+//! A pin is taken in four steps (`pinning.rs`):
+//!
+//! * D1 Commit, registered reader and active capture are fixed at one moment, under the commit lock,
+//!   with the writeback gate closed. What happens there is O(1).
+//! * D2 With the gate still closed every page whose version at S is not the live one is spilled; so
+//!   when the gate opens, "the shadow's entry, else the live page" is the state at S.
+//! * D3 A view's header pages depend on the database and S alone: two views of one S are equal to
+//!   the byte.
+//! * D4 A pin is granted only when the log is durable through its commit.
+//! * D5 Pins of earlier incarnations are ended visibly before this one's epoch is in the live header,
+//!   and that is before anything is written back.
+//!
+//! Locking: none of its own across a call; a pin waits for the gate, never a commit for a pin.
+
+mod error;
+mod pin;
+mod pinning;
+mod service;
+mod sink;
+mod state;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::engine::error::EngineError;
+use crate::engine::error::Result as EngineResult;
+pub use crate::engine::{
+    CheckReport, CheckpointReport, CommitPoint, Create, Engine, EngineOptions, EngineStats,
+    Finding, Header, Identity, KEY_BYTES_MAX, Keys, LOCK_FILE, LOG_DIR, PAGE_FILE, Problem, Range,
+    ReadTransaction, Snapshot, Totals, VALUE_BYTES_MAX, WriteTransaction, looks_like_database,
+};
+use crate::os::Host;
+use crate::pin::{EndPins, PinServer, PinServerLimits};
+
+pub use error::DatabaseError;
+pub use pin::Pin;
+pub use pinning::{NativeHeader, PinTimes};
+use state::State;
+
+/// Name of the pin server's socket in a database's directory.
+pub const SOCKET_FILE: &str = "control.sock";
+/// Name of the folder of pins and pre-images in a database's directory.
+pub const SHADOW_DIR: &str = "shadow";
+/// Name of the file that a mount shows beside the page file; a copy's engine ignores it.
+pub const SNAPSHOT_FILE: &str = "snapshot.json";
+
+/// Whether other processes can ask for pins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PinServing {
+    /// Over `control.sock` in the database's directory.
+    On,
+    /// Not at all: only this process pins.
+    Off,
+}
+
+/// An open database; clones are handles of the same one.
+///
+/// Dropping the last handle without [`Database::close`] is like a crash: nothing acknowledged is
+/// lost, and the next open replays the log.
+#[derive(Clone, Debug)]
+pub struct Database {
+    state: Arc<State>,
+}
+
+/// What a database holds and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct DatabaseStats {
+    /// The engine's part.
+    #[serde(flatten)]
+    pub engine: EngineStats,
+    /// Active pins.
+    pub pins: u64,
+    /// Slots of the shadow in use.
+    pub shadow_slots: u64,
+    /// Bytes of the shadow's slot file.
+    pub shadow_bytes: u64,
+}
+
+impl Database {
+    /// Opens the database in `dir` on this machine, making it if `options` say so.
+    ///
+    /// Errors: `Engine` (in use, damaged, of a later version ...); `Pin` if the socket cannot be had.
+    pub fn open(
+        dir: impl AsRef<Path>,
+        options: &EngineOptions,
+        serving: PinServing,
+    ) -> Result<Self, DatabaseError> {
+        let database = Self::open_on(&Host::system(), dir, options)?;
+        if serving == PinServing::On {
+            database.serve_pins()?;
+        }
+        Ok(database)
+    }
+
+    /// Opens the database in `dir` on `host`, which may be simulated; serves no pins.
+    ///
+    /// Errors: `Engine`.
+    pub fn open_on(
+        host: &Host,
+        dir: impl AsRef<Path>,
+        options: &EngineOptions,
+    ) -> Result<Self, DatabaseError> {
+        Ok(Self {
+            state: State::open(host, dir.as_ref(), options)?,
+        })
+    }
+
+    /// Starts to hand pins to other processes.
+    ///
+    /// Errors: `Pin`.
+    pub fn serve_pins(&self) -> Result<(), DatabaseError> {
+        let socket = self.directory().join(SOCKET_FILE);
+        let service = Arc::new(service::Service::new(&self.state));
+        let server = PinServer::start(&socket, service, PinServerLimits::default())?;
+        *self.state.pin_server.lock() = Some(server);
+        Ok(())
+    }
+
+    /// Starts a read at the newest durable commit.
+    ///
+    /// Errors: none in this version; callers must be ready for `Io`.
+    pub fn begin_read(&self) -> EngineResult<ReadTransaction> {
+        Ok(self.state.engine.begin_read())
+    }
+
+    /// Starts the one write transaction; waits while another lasts.
+    ///
+    /// Errors: `Poisoned`; those of a checkpoint, if one had to run because the log is full.
+    pub fn begin_write(&self) -> EngineResult<WriteTransaction> {
+        self.state.engine.begin_write()
+    }
+
+    /// Copies what the log holds into the live file and lets the log go.
+    ///
+    /// Errors: `Poisoned`, `Capture`, `Io`.
+    pub fn checkpoint(&self) -> EngineResult<CheckpointReport> {
+        self.state.engine.checkpoint()
+    }
+
+    /// Pins the newest commit in this process; its view is what a mount would show.
+    ///
+    /// Errors: `Shadow`, `Engine`, `Io`, `Moved`; nothing is then left of the pin.
+    pub fn pin(&self) -> Result<Pin, DatabaseError> {
+        Ok(Pin::take(&self.state)?.0)
+    }
+
+    /// Pins the newest commit, and starts a read of the very same one.
+    ///
+    /// Errors: as for [`Database::pin`].
+    pub fn pin_and_read(&self) -> Result<(Pin, ReadTransaction), DatabaseError> {
+        let (pin, snapshot) = Pin::take(&self.state)?;
+        Ok((pin, snapshot.into()))
+    }
+
+    /// Walks every structure at the newest durable commit.
+    ///
+    /// Errors: none in this version; damage is in the report.
+    pub fn check(&self) -> EngineResult<CheckReport> {
+        self.state.engine.check()
+    }
+
+    /// What it holds and did.
+    #[must_use]
+    pub fn stats(&self) -> DatabaseStats {
+        let (shadow_slots, shadow_bytes) = self.state.shadow.slot_counts();
+        DatabaseStats {
+            engine: self.state.engine.stats(),
+            pins: self.state.shadow.pins().len() as u64,
+            shadow_slots,
+            shadow_bytes,
+        }
+    }
+
+    /// Its directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.state.engine.directory()
+    }
+
+    /// The engine, for what only a few need.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.state.engine
+    }
+
+    /// Stops cleanly: pins are left as they are (their readers go on as long as nobody writes the
+    /// file), everything goes to the live file, and no log is needed any more.
+    ///
+    /// Errors: those of a checkpoint; the next open then replays the log, and nothing is lost.
+    pub fn close(&self) -> Result<(), EngineError> {
+        if let Some(server) = self.state.pin_server.lock().take() {
+            server.stop(EndPins::No);
+        }
+        self.state.engine.close()
+    }
+}

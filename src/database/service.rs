@@ -1,0 +1,314 @@
+//! What the pin server asks of a database.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::database::error::DatabaseError;
+use crate::database::pinning::{self, TakenPin};
+use crate::database::state::{PinNote, State};
+use crate::engine::error::{EngineError, ErrorKind};
+use crate::os::File;
+use crate::os::real_disk::{RealFile, reopen_read_only};
+use crate::os::unix_socket::PeerCredentials;
+use crate::pin::{
+    EndReason, EngineState, EngineStatus, GrantedPin, Name, PinFacts, PinFiles, PinLease,
+    PinRefusal, PinRequest, PinService, PinState, PinStatus, PinToken, RefusalKind, StatusReport,
+    WelcomeFacts, WirePath,
+};
+use crate::shadow::{self, HeldPin};
+
+/// How long a pin lasts unless its holder asks for less or more.
+const MAX_AGE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The database, as the pin server sees it. The server goes before the database does.
+#[derive(Debug)]
+pub(super) struct Service {
+    state: Weak<State>,
+    welcome: WelcomeFacts,
+}
+
+impl Service {
+    pub(super) fn new(state: &Arc<State>) -> Self {
+        let identity = state.engine.identity();
+        let welcome = WelcomeFacts {
+            database_id: identity.database,
+            history_id: identity.history,
+            version: Name::cut(env!("CARGO_PKG_VERSION")),
+        };
+        Self {
+            state: Arc::downgrade(state),
+            welcome,
+        }
+    }
+}
+
+impl PinService for Service {
+    fn welcome(&self) -> WelcomeFacts {
+        self.welcome.clone()
+    }
+
+    fn pin(&self, request: &PinRequest, peer: &PeerCredentials) -> Result<GrantedPin, PinRefusal> {
+        let stopping = PinRefusal::new(RefusalKind::Stopping, "the engine is stopping");
+        let state = self.state.upgrade().ok_or(stopping)?;
+        let taken = pinning::take(&state).map_err(|error| refusal(&error))?;
+        let held = taken.held.clone();
+        grant(&state, taken, request, peer).map_err(|error| {
+            let ended = state.shadow.end(&held, shadow::EndReason::Refused);
+            refusal(&ended.map_or_else(DatabaseError::from, |()| error))
+        })
+    }
+
+    fn status(&self) -> StatusReport {
+        match self.state.upgrade() {
+            Some(state) => status(&state),
+            None => StatusReport {
+                engine: gone(&self.welcome),
+                pins: Vec::new(),
+            },
+        }
+    }
+}
+
+fn grant(
+    state: &Arc<State>,
+    taken: TakenPin,
+    request: &PinRequest,
+    peer: &PeerCredentials,
+) -> Result<GrantedPin, DatabaseError> {
+    let header = taken.held.header();
+    let max_age = request
+        .max_age_ms
+        .map_or(MAX_AGE_DEFAULT, Duration::from_millis);
+    let facts = PinFacts {
+        database_id: header.database,
+        history_id: header.history,
+        pin_id: header.pin,
+        token: PinToken(taken.token),
+        timestamp: header.timestamp,
+        lsn: header.lsn,
+        page_size: header.page_size,
+        page_count: header.page_count,
+        wall_ns: header.wall_ns,
+        epochs: header.accepted_epochs,
+        live_device: header.live.device,
+        live_inode: header.live.inode,
+        source_directory: source_directory(state),
+        max_age_ms: u64::try_from(max_age.as_millis()).unwrap_or(u64::MAX),
+    };
+    let files = open_descriptors(state, &taken.held)?;
+    let note = PinNote {
+        holder: request.holder.clone(),
+        mount_point: request.mount_point.clone(),
+        peer_process_id: peer.pid,
+        taken: state.engine.host().clock.monotonic(),
+        max_age,
+    };
+    state.notes.lock().insert(header.pin, note);
+    let lease = Box::new(Lease {
+        state: Arc::downgrade(state),
+        held: taken.held,
+        is_left: false,
+    });
+    Ok(GrantedPin {
+        facts,
+        files,
+        lease,
+    })
+}
+
+/// Live file, slots and index, opened anew for reading only; the index with the lock that shows
+/// that the pin is held.
+fn open_descriptors(state: &State, held: &HeldPin) -> Result<PinFiles, DatabaseError> {
+    let open = |file: &dyn File, what| {
+        reopen_read_only(file).map_err(|source| DatabaseError::Io {
+            op: "open",
+            what,
+            source,
+        })
+    };
+    let index = open(&**held.file(), "the pin's index")?;
+    let lock_on =
+        |fd: &OwnedFd| -> std::io::Result<RealFile> { fd.try_clone().map(RealFile::from_fd) };
+    let twin = lock_on(&index).map_err(|source| DatabaseError::Io {
+        op: "duplicate",
+        what: "the pin's index",
+        source,
+    })?;
+    // The lock belongs to the open file, which the twin shares with what is sent.
+    shadow::lock_held(&twin)?;
+    Ok(PinFiles {
+        live: open(&**state.engine.live_file(), "data.pages")?,
+        shadow: open(&**state.shadow.slots_file(), "shadow/slots")?,
+        index,
+    })
+}
+
+fn refusal(error: &DatabaseError) -> PinRefusal {
+    let kind = match error {
+        DatabaseError::Engine(EngineError::Poisoned { .. }) => RefusalKind::Poisoned,
+        error if error.kind() == ErrorKind::NoSpace => RefusalKind::NoSpace,
+        _ => RefusalKind::Internal,
+    };
+    PinRefusal::new(kind, &error.to_string())
+}
+
+fn source_directory(state: &State) -> WirePath {
+    WirePath::new(state.engine.directory()).unwrap_or_default()
+}
+
+fn status(state: &State) -> StatusReport {
+    let identity = state.engine.identity();
+    let stats = state.engine.stats();
+    let now = state.engine.host().clock.monotonic();
+    let engine = EngineStatus {
+        database_id: identity.database,
+        history_id: identity.history,
+        epoch: identity.epoch,
+        version: Name::cut(env!("CARGO_PKG_VERSION")),
+        process_id: i32::try_from(std::process::id()).unwrap_or_default(),
+        source_directory: source_directory(state),
+        uptime_ms: millis(now.saturating_sub(state.opened)),
+        state: if state.engine.is_poisoned() {
+            EngineState::Poisoned
+        } else {
+            EngineState::Running
+        },
+        page_size: state.engine.page_size(),
+        page_count: stats.page_count,
+        timestamp: crate::lsn::Timestamp(stats.timestamp),
+        lsn: crate::lsn::Lsn(stats.lsn),
+        wal_bytes: stats.wal_bytes,
+        shadow_bytes: state.shadow.slot_counts().1,
+    };
+    let notes = state.notes.lock();
+    let pins = state.shadow.pins();
+    let pins = pins
+        .iter()
+        .map(|held| pin_status(held, notes.get(&held.header().pin), now));
+    StatusReport {
+        engine,
+        pins: pins.collect(),
+    }
+}
+
+fn pin_status(held: &HeldPin, note: Option<&PinNote>, now: Duration) -> PinStatus {
+    let header = held.header();
+    let counts = held.counts();
+    let state = match (held.ended(), header.granted) {
+        (Some(reason), _) => PinState::Ended {
+            reason: reason_of(reason),
+        },
+        (None, true) => PinState::Granted,
+        (None, false) => PinState::Spilling,
+    };
+    PinStatus {
+        pin_id: header.pin,
+        holder: note.map_or_else(
+            || Name::cut("the engine's own process"),
+            |note| note.holder.clone(),
+        ),
+        mount_point: note
+            .map(|note| note.mount_point.clone())
+            .unwrap_or_default(),
+        timestamp: header.timestamp,
+        lsn: header.lsn,
+        age_ms: note.map_or(0, |note| millis(now.saturating_sub(note.taken))),
+        max_age_ms: note.map_or(0, |note| millis(note.max_age)),
+        captured_pages: counts.captured_pages,
+        spilled_pages: counts.spilled_pages,
+        shared_slots: counts.shadowed_pages.saturating_sub(counts.written_pages),
+        shadow_bytes: counts.shadowed_pages * u64::from(header.page_size.get()),
+        state,
+        peer_process_id: note.map_or(0, |note| note.peer_process_id),
+    }
+}
+
+/// The engine that is no more; only a client that asks during the stop sees this.
+fn gone(welcome: &WelcomeFacts) -> EngineStatus {
+    EngineStatus {
+        database_id: welcome.database_id,
+        history_id: welcome.history_id,
+        epoch: crate::id::Epoch(0),
+        version: welcome.version.clone(),
+        process_id: 0,
+        source_directory: WirePath::default(),
+        uptime_ms: 0,
+        state: EngineState::Poisoned,
+        page_size: crate::page::PageSize::DEFAULT,
+        page_count: 0,
+        timestamp: crate::lsn::Timestamp(0),
+        lsn: crate::lsn::Lsn::ZERO,
+        wal_bytes: 0,
+        shadow_bytes: 0,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn reason_of(reason: shadow::EndReason) -> EndReason {
+    match reason {
+        shadow::EndReason::Released | shadow::EndReason::Refused => EndReason::Released,
+        shadow::EndReason::Broken => EndReason::CaptureFailed,
+        shadow::EndReason::Expired => EndReason::Expired,
+        shadow::EndReason::Poisoned => EndReason::Poisoned,
+        shadow::EndReason::Stopped => EndReason::Stopped,
+    }
+}
+
+/// A pin that a client holds.
+struct Lease {
+    state: Weak<State>,
+    held: Arc<HeldPin>,
+    is_left: bool,
+}
+
+impl Lease {
+    fn end(&self, reason: shadow::EndReason) {
+        let Some(state) = self.state.upgrade() else {
+            return;
+        };
+        state.notes.lock().remove(&self.held.header().pin);
+        if let Err(error) = state.shadow.end(&self.held, reason) {
+            // The pin lasts, and so does what it needs; a checkpoint tries again to end it.
+            tracing::error!(%error, pin = %self.held.header().pin, "cannot end a pin visibly");
+        }
+    }
+
+    fn is_too_old(&self) -> bool {
+        let Some(state) = self.state.upgrade() else {
+            return false;
+        };
+        let notes = state.notes.lock();
+        let now = state.engine.host().clock.monotonic();
+        let note = notes.get(&self.held.header().pin);
+        note.is_some_and(|note| now.saturating_sub(note.taken) > note.max_age)
+    }
+}
+
+impl PinLease for Lease {
+    fn release(self: Box<Self>) {
+        self.end(shadow::EndReason::Released);
+    }
+
+    fn leave(mut self: Box<Self>) {
+        self.is_left = true;
+    }
+
+    fn ended(&self) -> Option<EndReason> {
+        if self.held.ended().is_none() && self.is_too_old() {
+            self.end(shadow::EndReason::Expired);
+        }
+        self.held.ended().map(reason_of)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if !self.is_left {
+            self.end(shadow::EndReason::Released);
+        }
+    }
+}

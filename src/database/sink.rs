@@ -1,0 +1,25 @@
+//! Joins the engine's contract for pre-images to the shadow.
+
+use std::sync::Arc;
+
+use crate::engine::{CaptureFailure, PreImageSink};
+use crate::os::File;
+use crate::page::PageNo;
+use crate::shadow::{EndReason, Shadow};
+
+/// The shadow, as the engine calls it.
+#[derive(Debug)]
+pub(super) struct ShadowSink(pub(super) Arc<Shadow>);
+
+impl PreImageSink for ShadowSink {
+    fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<(), CaptureFailure> {
+        Ok(self.0.before_overwrite(pages, live)?)
+    }
+
+    fn poisoned(&self) {
+        if let Err(error) = self.0.end_all(EndReason::Poisoned) {
+            // Nothing is overwritten by a poisoned engine, so what such a pin reads stays right.
+            tracing::error!(%error, "cannot end the pins of a poisoned engine visibly");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! How a FUSE mount is made and taken away: by the kernel directly for root, else by `fusermount3`.
+//!
+//! fuser can do both, but it is not let: when its session ends it unmounts the mount point by path
+//! once more, whatever is mounted there by then (M6).
+
+use std::borrow::Cow;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::statfs::statfs;
+use nix::unistd::{getgid, getuid};
+
+use super::mountinfo::MountIdentity;
+use super::options::{Audience, Execution, MountOptions, Permissions};
+use super::{SUBTYPE, record_file};
+use crate::os::received_descriptor::receive_descriptor;
+
+const DEVICE: &str = "/dev/fuse";
+/// The setuid programs that mount and unmount for ordinary users, the usual one first.
+const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
+/// Read-ahead of a mount: the kernel offers 128 KiB, and 1 MiB reads a fifth faster.
+const READ_AHEAD_KIB: u32 = 1024;
+/// How long a daemon may take to answer before it is left alone.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why `/dev/fuse` cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// It is not there.
+    #[error(
+        "/dev/fuse is missing: load the module (modprobe fuse), or give the container the device \
+         (--device /dev/fuse --cap-add SYS_ADMIN)"
+    )]
+    Missing,
+    /// It is there and forbidden.
+    #[error(
+        "/dev/fuse cannot be opened: {source}; it needs mode 0666, and containers a device rule"
+    )]
+    Denied {
+        /// What open said.
+        source: io::Error,
+    },
+    /// Something else.
+    #[error("/dev/fuse cannot be opened: {source}")]
+    Io {
+        /// What open said.
+        source: io::Error,
+    },
+}
+
+/// Opens `/dev/fuse`. Errors: any [`DeviceError`].
+pub(super) fn open_device() -> Result<File, DeviceError> {
+    record_file::open_device(Path::new(DEVICE)).map_err(|source| {
+        match source.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => DeviceError::Missing,
+            Some(Errno::EACCES | Errno::EPERM) => DeviceError::Denied { source },
+            _ => DeviceError::Io { source },
+        }
+    })
+}
+
+/// Why the helper did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HelperError {
+    /// There is no helper.
+    #[error("fusermount3 was not found, which mounts for users other than root: install fuse3")]
+    Missing,
+    /// `allow_other` is root's to permit.
+    #[error("allow_other needs the line 'user_allow_other' in /etc/fuse.conf")]
+    AllowOther,
+    /// The mount is in use.
+    #[error("the mount is busy")]
+    Busy,
+    /// It said something else.
+    #[error("fusermount3 refused: {said}")]
+    Refused {
+        /// What it said.
+        said: String,
+    },
+    /// It cannot be run, or did not send the device.
+    #[error("cannot run fusermount3: {source}")]
+    Io {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a mount was not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttachError {
+    /// No device.
+    #[error(transparent)]
+    Device(DeviceError),
+    /// The helper failed.
+    #[error(transparent)]
+    Helper(HelperError),
+    /// mount(2) failed.
+    #[error("the kernel refused to mount: {source}")]
+    Kernel {
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Mounts at `point` and returns the device to serve it with. Asks the kernel first, and the helper
+/// if this user may not mount.
+///
+/// Errors: any [`AttachError`]; nothing is mounted then.
+pub(super) fn attach(
+    point: &Path,
+    options: MountOptions,
+    source: &OsStr,
+) -> Result<OwnedFd, AttachError> {
+    let device = open_device().map_err(AttachError::Device)?;
+    match attach_directly(&device, point, options, source) {
+        Ok(()) => Ok(device.into()),
+        Err(Errno::EPERM) => attach_by_helper(point, options, source).map_err(AttachError::Helper),
+        Err(errno) => Err(AttachError::Kernel {
+            source: errno.into(),
+        }),
+    }
+}
+
+fn attach_directly(
+    device: &File,
+    point: &Path,
+    options: MountOptions,
+    source: &OsStr,
+) -> nix::Result<()> {
+    let mut flags =
+        MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+    if options.execution == Execution::Refused {
+        flags |= MsFlags::MS_NOEXEC;
+    }
+    let mut data = format!(
+        "fd={},rootmode=40000,user_id={},group_id={},subtype={SUBTYPE}",
+        device.as_raw_fd(),
+        getuid(),
+        getgid(),
+    );
+    for word in kernel_words(options) {
+        data.push(',');
+        data.push_str(word);
+    }
+    let (source, data) = (Path::new(source), Path::new(&data));
+    nix::mount::mount(
+        Some(source),
+        point,
+        Some(Path::new("fuse")),
+        flags,
+        Some(data),
+    )
+}
+
+/// The options that kernel and helper know by the same words.
+fn kernel_words(options: MountOptions) -> Vec<&'static str> {
+    let mut words = Vec::new();
+    if options.audience == Audience::Everybody {
+        words.push("allow_other");
+    }
+    // The fields are public, so that the rule is kept here as well as where options are parsed.
+    if options.permissions == Permissions::Checked || options.audience == Audience::Everybody {
+        words.push("default_permissions");
+    }
+    words
+}
+
+fn attach_by_helper(
+    point: &Path,
+    options: MountOptions,
+    source: &OsStr,
+) -> Result<OwnedFd, HelperError> {
+    let io = |source| HelperError::Io { source };
+    let (here, there) = UnixStream::pair().map_err(io)?;
+    let list = helper_options(options, source);
+    // The helper's end is its standard input, which needs no descriptor to survive exec.
+    let output = run_helper(|command| {
+        let there = there.try_clone()?;
+        command
+            .env("_FUSE_COMMFD", "0")
+            .stdin(Stdio::from(OwnedFd::from(there)))
+            .arg("-o")
+            .arg(&list)
+            .arg("--")
+            .arg(point);
+        Ok(())
+    })?;
+    drop(there);
+    if !output.status.success() {
+        return Err(refusal(&output));
+    }
+    receive_descriptor(&here).map_err(io)
+}
+
+/// The helper splits its options at commas, and takes a backslash for "the next one is no end".
+fn helper_options(options: MountOptions, source: &OsStr) -> OsString {
+    let mut list = format!("ro,nosuid,nodev,noatime,subtype={SUBTYPE}");
+    for word in kernel_words(options) {
+        list.push(',');
+        list.push_str(word);
+    }
+    if options.execution == Execution::Refused {
+        list.push_str(",noexec");
+    }
+    list.push_str(",fsname=");
+    let mut list = list.into_bytes();
+    for byte in source.as_bytes() {
+        if matches!(byte, b',' | b'\\') {
+            list.push(b'\\');
+        }
+        list.push(*byte);
+    }
+    OsString::from_vec(list)
+}
+
+/// Runs the first helper that exists. Blocks until it ends, which takes milliseconds.
+fn run_helper(prepare: impl Fn(&mut Command) -> io::Result<()>) -> Result<Output, HelperError> {
+    for helper in HELPERS {
+        let mut command = Command::new(helper);
+        // What it says is compared below, so it has to say it in one language.
+        command.env("LC_ALL", "C").stdin(Stdio::null());
+        prepare(&mut command).map_err(|source| HelperError::Io { source })?;
+        match command.output() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(HelperError::Io { source }),
+            Ok(output) => return Ok(output),
+        }
+    }
+    Err(HelperError::Missing)
+}
+
+fn refusal(output: &Output) -> HelperError {
+    let said: Cow<'_, str> = String::from_utf8_lossy(&output.stderr);
+    if said.contains("user_allow_other") {
+        HelperError::AllowOther
+    } else if said.contains("busy") {
+        HelperError::Busy
+    } else {
+        HelperError::Refused {
+            said: said.trim().to_owned(),
+        }
+    }
+}
+
+/// Why a mount was not taken away.
+#[derive(Debug)]
+pub(super) enum DetachError {
+    /// It is in use.
+    Busy,
+    /// Nothing is mounted there any more.
+    NotMounted,
+    /// The helper failed.
+    Helper(HelperError),
+    /// umount(2) failed.
+    Kernel(Errno),
+}
+
+/// Unmounts what is on top at `point`, which the caller has looked at just before. Asks the kernel
+/// first, and the helper if this user may not unmount. Does not ask the daemon.
+pub(super) fn detach(point: &Path, lazily: bool) -> Result<(), DetachError> {
+    let mut flags = MntFlags::UMOUNT_NOFOLLOW;
+    if lazily {
+        flags |= MntFlags::MNT_DETACH;
+    }
+    match nix::mount::umount2(point, flags) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => Err(DetachError::Busy),
+        Err(Errno::EINVAL | Errno::ENOENT) => Err(DetachError::NotMounted),
+        Err(Errno::EPERM) => detach_by_helper(point, lazily),
+        Err(errno) => Err(DetachError::Kernel(errno)),
+    }
+}
+
+fn detach_by_helper(point: &Path, lazily: bool) -> Result<(), DetachError> {
+    let output = run_helper(|command| {
+        command.arg("-u");
+        if lazily {
+            command.arg("-z");
+        }
+        command.arg("--").arg(point);
+        Ok(())
+    })
+    .map_err(DetachError::Helper)?;
+    match output.status.success() {
+        true => Ok(()),
+        false => match refusal(&output) {
+            HelperError::Busy => Err(DetachError::Busy),
+            other => Err(DetachError::Helper(other)),
+        },
+    }
+}
+
+/// Whether the daemon of the mount at `point` is dead: whoever does not answer in time is not.
+///
+/// The kernel may answer a `stat` from its cache, but asks the daemon for this. Blocks up to
+/// [`PATIENCE`]; the thread that asks a daemon that hangs stays until the daemon or this process ends.
+pub(super) fn is_dead(point: &Path) -> bool {
+    let (answer, answered) = channel();
+    let asked = point.to_owned();
+    let spawned = thread::Builder::new()
+        .name("stillfs-probe".to_owned())
+        .spawn(move || {
+            // Nobody listens any more if this came too late.
+            let _ = answer.send(statfs(&asked).err());
+        });
+    if let Err(error) = spawned {
+        tracing::warn!(%error, "cannot start a thread to ask a mount's daemon");
+        return false;
+    }
+    matches!(
+        answered.recv_timeout(PATIENCE),
+        Ok(Some(Errno::ENOTCONN | Errno::ECONNABORTED))
+    )
+}
+
+/// Whether the file system of a device is still mounted somewhere, or in use.
+pub(super) fn is_connected(device: &OwnedFd) -> bool {
+    let mut descriptors = [PollFd::new(device.as_fd(), PollFlags::empty())];
+    loop {
+        match poll(&mut descriptors, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            // Nothing was asked for, so what comes is the error that says "no longer".
+            Ok(count) => return count == 0,
+            Err(errno) => {
+                tracing::warn!(%errno, "cannot ask whether a mount is still there");
+                return false;
+            }
+        }
+    }
+}
+
+/// Raises the read-ahead of a mount, as far as this user may.
+pub(super) fn raise_read_ahead(identity: MountIdentity) {
+    let MountIdentity { major, minor, .. } = identity;
+    let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
+    let written = record_file::write_kernel_file(Path::new(&path), &READ_AHEAD_KIB.to_string());
+    if let Err(error) = written {
+        tracing::debug!(path, %error, "the kernel's default read-ahead stays");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_with_commas_stays_one_option_of_the_helper() {
+        let list = helper_options(MountOptions::default(), OsStr::new("/a,suid\\b"));
+        let list = list.to_str().unwrap();
+        assert!(list.ends_with(r",fsname=/a\,suid\\b"), "{list}");
+        assert!(list.starts_with("ro,nosuid,nodev,"), "{list}");
+    }
+
+    /// Whoever sets the public field by hand must not open a view without comparing modes.
+    #[test]
+    fn everybody_never_comes_without_default_permissions() {
+        let options = MountOptions {
+            audience: Audience::Everybody,
+            ..MountOptions::default()
+        };
+        assert_eq!(
+            kernel_words(options),
+            ["allow_other", "default_permissions"]
+        );
+        assert!(kernel_words(MountOptions::default()).is_empty());
+    }
+}

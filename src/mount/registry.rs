@@ -1,0 +1,538 @@
+//! The mounts of this user: one record file for each, held by its daemon.
+//!
+//! ```text
+//! /run/stillfs/<hash of the mount point>.mount     0600, JSON, flock held by the daemon
+//! ```
+//!
+//! A record is published whole: it is written and locked under a private name and then linked, so
+//! whoever sees it sees all of it, and sees it held (M7).
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+use sha2::{Digest, Sha256};
+
+use super::record::MountRecord;
+use super::record_file::{self, DirFault, Removal};
+use crate::os::Clock;
+
+/// Ending of a record's name.
+const EXTENSION: &str = "mount";
+/// How often a publisher tries again when records come and go around it.
+const ATTEMPTS_MAX: u32 = 100;
+/// How often a waiter looks whether a lock is free.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Where the records of a user's mounts are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registry {
+    dir: PathBuf,
+}
+
+/// Whether the daemon of a record lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Liveness {
+    /// The record's lock is held.
+    Alive,
+    /// Nobody holds it: the daemon died.
+    Dead,
+}
+
+/// A record as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What it says.
+    pub record: MountRecord,
+    /// Whether its daemon lives.
+    pub liveness: Liveness,
+}
+
+/// How waiting for a daemon came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The daemon has let its record go, and its pin before that.
+    Gone,
+    /// It still has it.
+    TimedOut,
+}
+
+/// What can go wrong with the registry.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// The directory of records cannot be trusted.
+    #[error("{} is not a directory; remove it", dir.display())]
+    NotDirectory {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The directory belongs to somebody else.
+    #[error("{} belongs to user {owner}; set XDG_RUNTIME_DIR to a directory of your own", dir.display())]
+    ForeignOwner {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
+    /// Others may look into the directory or write to it.
+    #[error("{} has mode {mode:o}; it must not be open to others: chmod 700 it", dir.display())]
+    OpenToOthers {
+        /// The directory.
+        dir: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A live daemon holds the record of this mount point.
+    #[error("{} is held by another stillfs daemon; unmount it first: stillfs umount {}", mount_point.display(), mount_point.display())]
+    Held {
+        /// The mount point.
+        mount_point: PathBuf,
+    },
+    /// A record cannot be written as JSON.
+    #[error("cannot write down the mount: {0}")]
+    Encode(#[source] serde_json::Error),
+    /// The operating system refused.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl RegistryError {
+    fn io(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { op, path, source }
+    }
+}
+
+impl Registry {
+    /// The registry of the user who runs this process: `/run/stillfs` for root, else
+    /// `$XDG_RUNTIME_DIR/stillfs`, else `/tmp/stillfs-<uid>`.
+    ///
+    /// Errors: those of [`Registry::at`].
+    pub fn of_this_user() -> Result<Self, RegistryError> {
+        let uid = geteuid();
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        Self::at(match runtime {
+            _ if uid.is_root() => "/run/stillfs".into(),
+            Some(dir) if dir.is_absolute() => dir.join("stillfs"),
+            _ => format!("/tmp/stillfs-{uid}").into(),
+        })
+    }
+
+    /// The registry in `dir`, which is made unless it exists.
+    ///
+    /// Errors: `NotDirectory`, `ForeignOwner`, `OpenToOthers`, `Io`.
+    pub fn at(dir: PathBuf) -> Result<Self, RegistryError> {
+        let fault = record_file::private_dir(&dir).map_err(RegistryError::io(
+            "make the directory of mount records",
+            &dir,
+        ))?;
+        match fault {
+            None => Ok(Self { dir }),
+            Some(DirFault::NotDirectory) => Err(RegistryError::NotDirectory { dir }),
+            Some(DirFault::Owner(owner)) => Err(RegistryError::ForeignOwner { dir, owner }),
+            Some(DirFault::Mode(mode)) => Err(RegistryError::OpenToOthers { dir, mode }),
+        }
+    }
+
+    /// Publishes the record of a mount and holds it until the result is dropped. The record that a
+    /// dead daemon left for the same mount point is replaced.
+    ///
+    /// Errors: `Held` by a live daemon; `Encode`; `Io`.
+    pub fn hold(&self, record: &MountRecord) -> Result<HeldRecord, RegistryError> {
+        let mut text = serde_json::to_vec(record).map_err(RegistryError::Encode)?;
+        text.push(b'\n');
+        let path = self.path_of(&record.mount_point);
+        for _ in 0..ATTEMPTS_MAX {
+            let private = self.private_path();
+            let file = match record_file::create_held(&private, &text) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(RegistryError::io("write", &private)(error)),
+            };
+            let linked = record_file::link(&private, &path);
+            record_file::remove(&private).map_err(RegistryError::io("remove", &private))?;
+            match linked {
+                Ok(()) => return Ok(HeldRecord { path, file }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    self.make_way(&path, &record.mount_point)?;
+                }
+                Err(error) => return Err(RegistryError::io("write", &path)(error)),
+            }
+        }
+        Err(RegistryError::Held {
+            mount_point: record.mount_point.clone(),
+        })
+    }
+
+    /// All records, in the order of their mount points. One that cannot be read is left out, with a
+    /// line in the log.
+    ///
+    /// Errors: `Io`.
+    pub fn list(&self) -> Result<Vec<Listed>, RegistryError> {
+        let paths = record_file::paths(&self.dir).map_err(RegistryError::io("list", &self.dir))?;
+        let mut listed = Vec::new();
+        for path in paths {
+            if path.extension() != Some(OsStr::new(EXTENSION)) {
+                continue;
+            }
+            match look(&path) {
+                Ok(found) => listed.extend(found),
+                Err(error) => tracing::warn!(%error, "a mount record is left out"),
+            }
+        }
+        listed.sort_by(|a: &Listed, b| a.record.mount_point.cmp(&b.record.mount_point));
+        Ok(listed)
+    }
+
+    /// The record of a mount point. Errors: `Io`.
+    pub fn find(&self, mount_point: &Path) -> Result<Option<Listed>, RegistryError> {
+        look(&self.path_of(mount_point))
+    }
+
+    /// Takes hold of the record of a mount point, to wait for its daemon later. To be called before
+    /// unmounting: afterwards the record may be that of the next mount. Errors: `Io`.
+    pub fn watch(&self, mount_point: &Path) -> Result<Option<RecordWatch>, RegistryError> {
+        let path = self.path_of(mount_point);
+        let opened = record_file::open(&path).map_err(RegistryError::io("open", &path))?;
+        Ok(opened.map(|file| RecordWatch { path, file }))
+    }
+
+    /// Waits until the daemon of a mount point has let its record go; at once if there is none.
+    /// Blocks up to `timeout`. Errors: `Io`.
+    pub fn wait_gone(
+        &self,
+        mount_point: &Path,
+        timeout: Duration,
+        clock: &dyn Clock,
+    ) -> Result<Wait, RegistryError> {
+        match self.watch(mount_point)? {
+            Some(watch) => watch.wait_gone(timeout, clock),
+            None => Ok(Wait::Gone),
+        }
+    }
+
+    /// Removes the record of a mount point if its daemon is dead, and says whether none is left.
+    /// Errors: `Io`.
+    pub fn remove_dead(&self, mount_point: &Path) -> Result<bool, RegistryError> {
+        let path = self.path_of(mount_point);
+        remove_dead(&path).map(|removal| removal == Removal::Gone)
+    }
+
+    fn make_way(&self, path: &Path, mount_point: &Path) -> Result<(), RegistryError> {
+        match remove_dead(path)? {
+            Removal::Gone => Ok(()),
+            Removal::Held => Err(RegistryError::Held {
+                mount_point: mount_point.to_owned(),
+            }),
+        }
+    }
+
+    /// Mount points may be longer than names, and hold bytes that names should not.
+    fn path_of(&self, mount_point: &Path) -> PathBuf {
+        let digest = Sha256::digest(mount_point.as_os_str().as_bytes());
+        let hash = digest.iter().take(16).map(|byte| format!("{byte:02x}"));
+        let name = hash.collect::<String>();
+        self.dir.join(name).with_extension(EXTENSION)
+    }
+
+    /// A name that no other process and no other call uses at the same time.
+    fn private_path(&self) -> PathBuf {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        self.dir
+            .join(format!(".{}-{number}.new", std::process::id()))
+    }
+}
+
+/// Removes a dead record. A look at its liveness holds it for a moment, so what is held is looked at
+/// more than once before it is called alive.
+fn remove_dead(path: &Path) -> Result<Removal, RegistryError> {
+    let failed = || RegistryError::io("remove", path);
+    for _ in 0..ATTEMPTS_MAX {
+        if record_file::remove_unheld(path).map_err(failed())? == Removal::Gone {
+            return Ok(Removal::Gone);
+        }
+        let Some(file) = record_file::open(path).map_err(failed())? else {
+            return Ok(Removal::Gone);
+        };
+        if record_file::is_held(&file).map_err(failed())? {
+            return Ok(Removal::Held);
+        }
+        std::thread::yield_now();
+    }
+    Ok(Removal::Held)
+}
+
+/// Reads a record and looks whether it is held; `None` if there is none.
+fn look(path: &Path) -> Result<Option<Listed>, RegistryError> {
+    let failed = || RegistryError::io("read", path);
+    let Some(file) = record_file::open(path).map_err(failed())? else {
+        return Ok(None);
+    };
+    let text = record_file::content(&file).map_err(failed())?;
+    let record = serde_json::from_slice(&text)
+        .map_err(|error| failed()(io::Error::new(io::ErrorKind::InvalidData, error)))?;
+    let liveness = if record_file::is_held(&file).map_err(failed())? {
+        Liveness::Alive
+    } else {
+        Liveness::Dead
+    };
+    Ok(Some(Listed { record, liveness }))
+}
+
+/// The record of a mount that this process serves. Dropping it is the last thing that a daemon does:
+/// whoever waits for it may rely on the pin being released.
+#[derive(Debug)]
+pub struct HeldRecord {
+    path: PathBuf,
+    file: File,
+}
+
+impl Drop for HeldRecord {
+    fn drop(&mut self) {
+        // The name goes before the lock: what is seen without a lock is a dead daemon's.
+        if let Err(error) = record_file::remove_own(&self.path, &self.file) {
+            tracing::debug!(path = %self.path.display(), %error, "cannot remove a mount record");
+        }
+    }
+}
+
+/// A record that was there, and whose daemon can be waited for.
+#[derive(Debug)]
+pub struct RecordWatch {
+    path: PathBuf,
+    file: File,
+}
+
+impl RecordWatch {
+    /// Waits until the daemon has let this record go. Blocks up to `timeout`. Errors: `Io`.
+    pub fn wait_gone(&self, timeout: Duration, clock: &dyn Clock) -> Result<Wait, RegistryError> {
+        let deadline = clock.monotonic().saturating_add(timeout);
+        loop {
+            if !record_file::is_held(&self.file).map_err(RegistryError::io("watch", &self.path))? {
+                return Ok(Wait::Gone);
+            }
+            let left = deadline.saturating_sub(clock.monotonic());
+            if left.is_zero() {
+                return Ok(Wait::TimedOut);
+            }
+            clock.sleep(left.min(POLL));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods)]
+
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    fn registry() -> (tempfile::TempDir, Registry) {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = Registry::at(dir.path().join("stillfs")).unwrap();
+        (dir, registry)
+    }
+
+    fn record(mount_point: &str) -> MountRecord {
+        MountRecord {
+            mount_point: mount_point.into(),
+            source: "/var/lib/app".into(),
+            source_kind: "stillfs".to_owned(),
+            pid: std::process::id(),
+            started_wall_ns: 5,
+            pin_id: Some("beef".to_owned()),
+            timestamp: None,
+            snapshot_wall_ns: None,
+            expires_wall_ns: None,
+            facts: BTreeMap::new(),
+        }
+    }
+
+    /// Leaves the record of `mount_point` as a daemon does that is killed: there, and not held.
+    fn leave_dead(registry: &Registry, mount_point: &str) {
+        let text = serde_json::to_vec(&record(mount_point)).unwrap();
+        let path = registry.path_of(Path::new(mount_point));
+        drop(record_file::create_held(&path, &text).unwrap());
+    }
+
+    fn liveness(registry: &Registry, mount_point: &str) -> Option<Liveness> {
+        let found = registry.find(Path::new(mount_point)).unwrap()?;
+        assert_eq!(found.record, record(mount_point));
+        Some(found.liveness)
+    }
+
+    #[test]
+    fn a_record_is_alive_exactly_while_it_is_held() {
+        let (_dir, registry) = registry();
+        let held = registry.hold(&record("/mnt/a")).unwrap();
+        assert_eq!(liveness(&registry, "/mnt/a"), Some(Liveness::Alive));
+        assert_eq!(liveness(&registry, "/mnt/b"), None);
+        drop(held);
+        assert_eq!(liveness(&registry, "/mnt/a"), None);
+    }
+
+    /// The process id of a dead daemon may be taken by anybody; here it is our own.
+    #[test]
+    fn a_record_that_nobody_holds_is_dead_even_if_its_process_exists() {
+        let (_dir, registry) = registry();
+        leave_dead(&registry, "/mnt/a");
+        assert_eq!(liveness(&registry, "/mnt/a"), Some(Liveness::Dead));
+        assert!(registry.remove_dead(Path::new("/mnt/a")).unwrap());
+        assert_eq!(liveness(&registry, "/mnt/a"), None);
+    }
+
+    #[test]
+    fn a_dead_record_is_replaced_and_a_live_one_is_not() {
+        let (_dir, registry) = registry();
+        leave_dead(&registry, "/mnt/a");
+        let held = registry.hold(&record("/mnt/a")).unwrap();
+        let error = registry.hold(&record("/mnt/a")).unwrap_err();
+        assert!(matches!(error, RegistryError::Held { .. }), "{error}");
+        assert!(!registry.remove_dead(Path::new("/mnt/a")).unwrap());
+        assert_eq!(liveness(&registry, "/mnt/a"), Some(Liveness::Alive));
+        drop(held);
+    }
+
+    /// A daemon that ends late must not take away the record of the next mount at the same place.
+    #[test]
+    fn an_old_holder_does_not_remove_the_record_of_the_next() {
+        let (_dir, registry) = registry();
+        let old = registry.hold(&record("/mnt/a")).unwrap();
+        std::fs::remove_file(&old.path).unwrap();
+        let next = registry.hold(&record("/mnt/a")).unwrap();
+        drop(old);
+        assert_eq!(liveness(&registry, "/mnt/a"), Some(Liveness::Alive));
+        drop(next);
+    }
+
+    #[test]
+    fn the_list_is_sorted_and_leaves_out_what_is_no_record() {
+        let (_dir, registry) = registry();
+        let _b = registry.hold(&record("/mnt/b")).unwrap();
+        leave_dead(&registry, "/mnt/a");
+        std::fs::write(registry.dir.join("torn.mount"), b"{\"mount_point\":").unwrap();
+        std::fs::write(registry.dir.join("note.txt"), b"").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", registry.dir.join("link.mount")).unwrap();
+        let list = registry.list().unwrap();
+        let seen: Vec<_> = list
+            .iter()
+            .map(|listed| (listed.record.mount_point.to_str().unwrap(), listed.liveness))
+            .collect();
+        assert_eq!(
+            seen,
+            [("/mnt/a", Liveness::Dead), ("/mnt/b", Liveness::Alive)]
+        );
+    }
+
+    #[test]
+    fn records_are_private_and_leave_nothing_behind() {
+        let (_dir, registry) = registry();
+        let held = registry.hold(&record("/mnt/a")).unwrap();
+        let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&registry.dir), 0o700);
+        assert_eq!(mode(&held.path), 0o600);
+        drop(held);
+        assert_eq!(std::fs::read_dir(&registry.dir).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_reach_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        std::fs::set_permissions(&open, PermissionsExt::from_mode(0o755)).unwrap();
+        let error = Registry::at(open.clone()).unwrap_err();
+        assert!(
+            matches!(error, RegistryError::OpenToOthers { mode: 0o755, .. }),
+            "{error}"
+        );
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&open, &link).unwrap();
+        let error = Registry::at(link).unwrap_err();
+        assert!(
+            matches!(error, RegistryError::NotDirectory { .. }),
+            "{error}"
+        );
+    }
+
+    /// A clock on which only sleeping takes time; after some sleeps it lets a record go.
+    #[derive(Debug)]
+    struct StepClock {
+        slept: AtomicU32,
+        release_after: u32,
+        held: parking_lot::Mutex<Option<HeldRecord>>,
+    }
+
+    impl Clock for StepClock {
+        fn wall_ns(&self) -> u64 {
+            0
+        }
+
+        fn monotonic(&self) -> Duration {
+            POLL * self.slept.load(Ordering::Relaxed)
+        }
+
+        fn sleep(&self, _duration: Duration) {
+            if self.slept.fetch_add(1, Ordering::Relaxed) + 1 == self.release_after {
+                self.held.lock().take();
+            }
+        }
+    }
+
+    fn step_clock(held: HeldRecord, release_after: u32) -> StepClock {
+        StepClock {
+            slept: AtomicU32::new(0),
+            release_after,
+            held: parking_lot::Mutex::new(Some(held)),
+        }
+    }
+
+    #[test]
+    fn waiting_ends_when_the_record_is_let_go() {
+        let (_dir, registry) = registry();
+        let clock = step_clock(registry.hold(&record("/mnt/a")).unwrap(), 3);
+        let wait = registry.wait_gone(Path::new("/mnt/a"), POLL * 100, &clock);
+        assert_eq!(wait.unwrap(), Wait::Gone);
+        assert_eq!(clock.slept.into_inner(), 3);
+    }
+
+    #[test]
+    fn waiting_ends_at_its_time_limit() {
+        let (_dir, registry) = registry();
+        let clock = step_clock(registry.hold(&record("/mnt/a")).unwrap(), 1000);
+        let wait = registry.wait_gone(Path::new("/mnt/a"), POLL * 7, &clock);
+        assert_eq!(wait.unwrap(), Wait::TimedOut);
+        assert_eq!(clock.slept.into_inner(), 7);
+    }
+
+    /// Whoever watched before the unmounting waits for that daemon, and not for its successor.
+    #[test]
+    fn a_watch_is_for_the_daemon_that_was_there_when_it_began() {
+        let (_dir, registry) = registry();
+        let old = registry.hold(&record("/mnt/a")).unwrap();
+        let watch = registry.watch(Path::new("/mnt/a")).unwrap().unwrap();
+        drop(old);
+        let next = registry.hold(&record("/mnt/a")).unwrap();
+        let clock = step_clock(next, 1000);
+        assert_eq!(watch.wait_gone(POLL * 3, &clock).unwrap(), Wait::Gone);
+        let wait = registry.wait_gone(Path::new("/mnt/a"), POLL * 3, &clock);
+        assert_eq!(wait.unwrap(), Wait::TimedOut);
+    }
+}

@@ -1,0 +1,66 @@
+//! CONFIG: what clients and benchmarks ask before they begin.
+
+use bytes::Bytes;
+
+use super::glob::Glob;
+use super::{CommandError, Context, Reply, is, word};
+use crate::server::protocol::Reply as R;
+
+type Answer = Result<Reply, CommandError>;
+
+/// Names and values that are true of this server. A commit is always synced to the log.
+fn settings(context: &Context<'_, '_>) -> Vec<(&'static str, String)> {
+    let shared = context.shared;
+    let listen = shared.options.listen;
+    let unix = shared.options.unix.as_ref();
+    vec![
+        ("appendfsync", "always".to_owned()),
+        ("appendonly", "yes".to_owned()),
+        ("bind", listen.map_or(String::new(), |l| l.ip().to_string())),
+        ("databases", "16".to_owned()),
+        ("dir", shared.database.directory().display().to_string()),
+        ("maxclients", shared.options.connections_max.to_string()),
+        ("maxmemory", "0".to_owned()),
+        ("maxmemory-policy", "noeviction".to_owned()),
+        ("port", listen.map_or(0, |l| l.port()).to_string()),
+        ("proto-max-bulk-len", (512_u64 << 20).to_string()),
+        ("save", String::new()),
+        ("timeout", "0".to_owned()),
+        (
+            "unixsocket",
+            unix.map_or(String::new(), |path| path.display().to_string()),
+        ),
+    ]
+}
+
+pub(super) fn config(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
+    let name = word(words, 1)?;
+    if is(name, "get") {
+        let patterns: Vec<Glob> = words
+            .iter()
+            .skip(2)
+            .map(|pattern| Glob::new(&pattern.to_ascii_lowercase()))
+            .collect();
+        if patterns.is_empty() {
+            return Err(CommandError::Arity {
+                command: "config|get",
+            });
+        }
+        let mut found = settings(context);
+        found.retain(|(name, _)| patterns.iter().any(|glob| glob.is_match(name.as_bytes())));
+        let pairs = found
+            .iter()
+            .map(|(name, value)| (R::text(name), R::text(value)));
+        return Ok(Reply::Map(pairs.collect()));
+    }
+    if is(name, "resetstat") && words.len() == 2 {
+        return Ok(Reply::OK);
+    }
+    if is(name, "set") || is(name, "rewrite") {
+        return Err(CommandError::FixedConfiguration);
+    }
+    Err(CommandError::UnknownSubcommand {
+        command: "config",
+        name: String::from_utf8_lossy(name).into_owned(),
+    })
+}

@@ -1,0 +1,66 @@
+//! COMMAND: the table of commands, told to clients.
+
+use bytes::Bytes;
+
+use super::table::{self, COMMANDS};
+use super::{Command, CommandError, Context, Effect, Keys, Place, Reply, is};
+
+type Answer = Result<Reply, CommandError>;
+
+pub(super) fn command(_context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
+    let Some(name) = words.get(1) else {
+        return Ok(Reply::Array(COMMANDS.iter().map(row).collect()));
+    };
+    let rest = words.get(2..).unwrap_or_default();
+    if is(name, "count") && rest.is_empty() {
+        return Ok(Reply::count(COMMANDS.len() as u64));
+    }
+    if is(name, "list") && rest.is_empty() {
+        let names = COMMANDS.iter().map(|command| Reply::text(command.name));
+        return Ok(Reply::Array(names.collect()));
+    }
+    if is(name, "docs") {
+        // An empty answer makes redis-cli fall back to the hints that are built into it.
+        return Ok(Reply::Map(Vec::new()));
+    }
+    if is(name, "info") {
+        if rest.is_empty() {
+            return Ok(Reply::Array(COMMANDS.iter().map(row).collect()));
+        }
+        let rows = rest.iter().map(|name| table::find(name));
+        return Ok(Reply::Array(
+            rows.map(|found| found.map_or(Reply::NullArray, row))
+                .collect(),
+        ));
+    }
+    Err(CommandError::UnknownSubcommand {
+        command: "command",
+        name: String::from_utf8_lossy(name).into_owned(),
+    })
+}
+
+fn row(command: &Command) -> Reply {
+    let mut flags = Vec::new();
+    match command.effect {
+        Effect::Write => flags.push(Reply::Status("write".into())),
+        Effect::Read if command.keys != Keys::None => flags.push(Reply::Status("readonly".into())),
+        Effect::Read => {}
+    }
+    if matches!(command.place, Place::OutsideMulti | Place::Alone) {
+        flags.push(Reply::Status("no_multi".into()));
+    }
+    let (first, last, step) = match command.keys {
+        Keys::None => (0, 0, 0),
+        Keys::One => (1, 1, 1),
+        Keys::All => (1, -1, 1),
+        Keys::Pairs => (1, -1, 2),
+    };
+    Reply::Array(vec![
+        Reply::text(command.name),
+        Reply::Integer(command.arity),
+        Reply::Array(flags),
+        Reply::Integer(first),
+        Reply::Integer(last),
+        Reply::Integer(step),
+    ])
+}

@@ -1,0 +1,158 @@
+//! Where clients come in.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::BytesMut;
+
+use super::Shared;
+use super::connection;
+use super::error::ServerError;
+use super::protocol::{Reply, RespVersion};
+use super::registry::{Refused, Registry};
+use super::session::{ConnectionId, Session};
+use super::stream::Stream;
+use crate::os::private_listener::{PrivateListener, stop_accepting};
+
+/// What a connection's thread has for its stack. Ten thousand of them are to fit into memory.
+const STACK_BYTES: usize = 256 << 10;
+/// How long to wait after a failed accept, most likely for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a client that is turned away may take to receive the reason.
+const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Unix(PrivateListener),
+}
+
+impl Listener {
+    /// Listens on a loopback address. Errors: `NotLoopback`, `Bind`.
+    pub(super) fn tcp(address: SocketAddr) -> Result<Self, ServerError> {
+        if !address.ip().to_canonical().is_loopback() {
+            return Err(ServerError::NotLoopback { address });
+        }
+        TcpListener::bind(address)
+            .map(Self::Tcp)
+            .map_err(|source| ServerError::Bind { address, source })
+    }
+
+    /// Listens on a path. Errors: `BindPath`.
+    pub(super) fn unix(path: &Path) -> Result<Self, ServerError> {
+        PrivateListener::bind(path)
+            .map(Self::Unix)
+            .map_err(|source| ServerError::BindPath {
+                path: path.to_owned(),
+                source,
+            })
+    }
+
+    /// The TCP address, with the port that the system chose.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+
+    fn accept(&self) -> io::Result<(Stream, String)> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                Ok((Stream::Tcp(stream), peer.to_string()))
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.listener().accept()?;
+                Ok((Stream::Unix(stream), "unix:0".to_owned()))
+            }
+        }
+    }
+
+    /// Ends the accepting of another thread. Errors: the system's.
+    pub(super) fn stop(&self) -> io::Result<()> {
+        stop_accepting(match self {
+            Self::Tcp(listener) => listener.try_clone()?.into(),
+            Self::Unix(listener) => listener.listener().try_clone()?.into(),
+        })
+    }
+}
+
+/// Lets clients in until the server stops.
+pub(super) fn accept_all(shared: &Arc<Shared>, listener: &Listener) {
+    while !shared.registry.is_stopping() {
+        match listener.accept() {
+            Ok((stream, peer)) => admit(shared, stream, peer),
+            Err(_) if shared.registry.is_stopping() => return,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                shared.registry.pause(ACCEPT_PAUSE);
+            }
+        }
+    }
+}
+
+fn admit(shared: &Arc<Shared>, stream: Stream, peer: String) {
+    if let Err(error) = stream.set_up(shared.options.write_timeout) {
+        tracing::debug!(%error, "a connection ended before it began");
+        return;
+    }
+    let stream = Arc::new(stream);
+    let limit = shared.options.connections_max;
+    let own = Arc::clone(&stream);
+    let spawn = |id| spawn(Arc::clone(shared), own, id);
+    let refused = match shared
+        .registry
+        .enter(Arc::clone(&stream), peer, limit, spawn)
+    {
+        Ok(()) | Err(Refused::Stopping) => return,
+        Err(refused) => refused,
+    };
+    let text = match refused {
+        Refused::Thread(error) => {
+            tracing::warn!(%error, "cannot start a thread for a connection");
+            "ERR the server has no thread left for this connection"
+        }
+        _ => "ERR max number of clients reached",
+    };
+    let mut out = BytesMut::new();
+    Reply::error(text).encode(RespVersion::Two, &mut out);
+    // The accepting thread must not wait for a client; the few bytes fit any empty socket.
+    let _ = stream.set_up(REFUSAL_TIMEOUT);
+    let _ = stream.write_all(&out);
+}
+
+/// Takes a connection out of the registry, also if its thread panics.
+struct Leaving {
+    registry: Arc<Registry>,
+    id: ConnectionId,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.registry.leave(self.id);
+    }
+}
+
+fn spawn(shared: Arc<Shared>, stream: Arc<Stream>, id: ConnectionId) -> io::Result<JoinHandle<()>> {
+    let serve = move || {
+        // Made by the new thread: if there is none, nothing must leave, as the caller holds the
+        // registry's lock. Dropped last: whoever waits for the thread to leave counts on its handle
+        // of the database being gone.
+        let registry = Arc::clone(&shared.registry);
+        let leaving = Leaving { registry, id };
+        let session = Session::new(id, !shared.options.access.is_required());
+        connection::serve(&shared, &stream, session);
+        drop((shared, stream));
+        drop(leaving);
+    };
+    std::thread::Builder::new()
+        .name(format!("client {}", id.0))
+        .stack_size(STACK_BYTES)
+        .spawn(serve)
+}

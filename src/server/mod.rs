@@ -1,0 +1,164 @@
+//! A database as a server that speaks the Redis protocol, RESP2 and, after `HELLO 3`, RESP3.
+//!
+//! The process that holds the engine runs it: `stillfs serve`, or an application that embeds a
+//! database and wants other languages to reach it.
+//!
+//! ```text
+//! accept loop (one per listener) --> one thread per connection
+//!
+//!   receive -> framing -> pending requests -> batch: one transaction -> replies -> send
+//!                                               |
+//!                                               begin, run commands, commit, and only then reply
+//! ```
+//!
+//! * R1 A reply that tells of a change leaves after the commit of that change has returned. If it
+//!   fails, every command of the batch that used the transaction answers an error.
+//! * R2 All complete commands that a connection has sent run in one transaction, up to a bound; each
+//!   sees what those before it did. A batch in which nothing writes uses a read transaction.
+//! * R3 A command that answers an error has changed nothing: it checks before its first change. An
+//!   engine that fails in the middle of a command makes the whole batch fail.
+//! * R4 EXEC runs its commands within one transaction, without those of any other connection between.
+//! * R5 No transaction is open while a reply is sent, so a client that never reads harms nobody else.
+//! * R6 Nothing is allocated by a length that a client announces, and received bytes are looked at
+//!   once: memory and time are bounded by what arrived.
+//! * R7 Only a loopback address is listened on, and a Unix socket is its owner's alone, as long as no
+//!   client is asked for a password. A connection that speaks HTTP is dropped before any of its lines
+//!   is taken for a command.
+//! * R8 After `stop` no thread of the server runs, and it holds no handle of the database.
+//!
+//! Connections share the registry and the scan positions, each behind a lock that is held for
+//! moments and never across I/O or a transaction. A connection's thread blocks in its socket and in
+//! the database, and has a small stack, so nothing here recurses by a client's will.
+//!
+//! Keys do not expire, and there are no types but strings; a command that would need either is
+//! refused. Databases 0 to 15 are the tables `redis.0` to `redis.15`. What a client sees of other
+//! tables is nothing. Replication, clusters, scripts and subscriptions are not offered.
+
+mod batch;
+mod border;
+mod command;
+mod connection;
+mod error;
+mod listener;
+mod options;
+mod protocol;
+mod registry;
+mod session;
+mod store;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+pub use border::{Access, AccessDecision, OpenAccess, Statements};
+pub use error::ServerError;
+pub use options::ServerOptions;
+pub use protocol::Reply;
+
+use crate::database::Database;
+use listener::Listener;
+
+/// What the connections of a server have in common.
+#[derive(Debug)]
+struct Shared {
+    database: Database,
+    options: ServerOptions,
+    registry: Arc<registry::Registry>,
+    scans: command::Scans,
+    /// Makes the next batch that wrote fail where it would commit.
+    #[cfg(test)]
+    break_next_commit: std::sync::atomic::AtomicBool,
+}
+
+/// A running server. Dropping it stops it, as `stop` does.
+#[derive(Debug)]
+pub struct Server {
+    shared: Option<Arc<Shared>>,
+    accepting: Vec<(Arc<Listener>, JoinHandle<()>)>,
+}
+
+impl Server {
+    /// Listens, and serves clients on threads of its own until `stop`.
+    ///
+    /// Errors: `NoListener`; `NotLoopback`; `Bind` and `BindPath`; `Thread`.
+    pub fn start(database: Database, mut options: ServerOptions) -> Result<Self, ServerError> {
+        let mut listeners = Vec::new();
+        if let Some(address) = options.listen {
+            let listener = Listener::tcp(address)?;
+            options.listen = listener.address().or(options.listen);
+            listeners.push(listener);
+        }
+        if let Some(path) = &options.unix {
+            listeners.push(Listener::unix(path)?);
+        }
+        if listeners.is_empty() {
+            return Err(ServerError::NoListener);
+        }
+        let shared = Arc::new(Shared {
+            database,
+            options,
+            registry: Arc::default(),
+            scans: command::Scans::new(),
+            #[cfg(test)]
+            break_next_commit: std::sync::atomic::AtomicBool::new(false),
+        });
+        let mut server = Self {
+            shared: Some(Arc::clone(&shared)),
+            accepting: Vec::new(),
+        };
+        for listener in listeners {
+            let listener = Arc::new(listener);
+            let (shared, own) = (Arc::clone(&shared), Arc::clone(&listener));
+            let thread = std::thread::Builder::new()
+                .name("accept".to_owned())
+                .spawn(move || listener::accept_all(&shared, &own))
+                .map_err(|source| ServerError::Thread { source })?;
+            server.accepting.push((listener, thread));
+        }
+        Ok(server)
+    }
+
+    /// The TCP address that it listens on, with the port that the system chose for port 0.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        let mut listeners = self.accepting.iter();
+        listeners.find_map(|(listener, _)| listener.address())
+    }
+
+    /// Lets nobody in any more, lets running batches finish and their replies be taken, closes the
+    /// connections and joins the threads.
+    ///
+    /// Takes as long as the running batches do, and for clients that do not take their replies up to
+    /// the grace of the options. A batch that runs longer than that is finished, but its client may
+    /// not learn of it.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some(shared) = self.shared.take() else {
+            return;
+        };
+        shared.registry.begin_stop();
+        for (listener, thread) in self.accepting.drain(..) {
+            if let Err(error) = listener.stop() {
+                tracing::error!(%error, "cannot stop accepting; a thread is left behind");
+                continue;
+            }
+            if thread.join().is_err() {
+                tracing::error!("an accepting thread panicked");
+            }
+        }
+        shared.registry.finish_stop(shared.options.stop_grace);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -1,0 +1,64 @@
+//! What the server remembers of one connection between its commands.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::command::Command;
+use super::protocol::RespVersion;
+use super::store::Table;
+
+/// Number of a connection, never used twice by one server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ConnectionId(pub(super) u64);
+
+/// SHA-256 of a value; `None` where the key has none.
+pub(super) type Digest = Option<[u8; 32]>;
+
+/// The commands between MULTI and EXEC.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// What to run.
+    pub(super) commands: Vec<(&'static Command, Vec<Bytes>)>,
+    /// How many bytes they take.
+    pub(super) bytes: usize,
+    /// Whether one of them was refused, so that EXEC must be refused too.
+    pub(super) is_aborted: bool,
+}
+
+/// One connection's state.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// Which connection.
+    pub(super) id: ConnectionId,
+    /// Chosen by SELECT.
+    pub(super) table: Table,
+    /// Chosen by HELLO.
+    pub(super) version: RespVersion,
+    /// Given by CLIENT SETNAME.
+    pub(super) name: Bytes,
+    /// Open after MULTI.
+    pub(super) queue: Option<Queue>,
+    /// The values that watched keys had.
+    pub(super) watched: BTreeMap<(Table, Bytes), Digest>,
+    /// Whether AUTH succeeded, or is not needed.
+    pub(super) is_authenticated: bool,
+    /// Whether the client said QUIT.
+    pub(super) is_closing: bool,
+}
+
+impl Session {
+    /// A fresh connection.
+    pub(super) fn new(id: ConnectionId, is_authenticated: bool) -> Self {
+        Self {
+            id,
+            table: Table::default(),
+            version: RespVersion::default(),
+            name: Bytes::new(),
+            queue: None,
+            watched: BTreeMap::new(),
+            is_authenticated,
+            is_closing: false,
+        }
+    }
+}

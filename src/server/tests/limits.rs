@@ -1,0 +1,210 @@
+use std::os::unix::net::UnixStream;
+
+use bytes::Bytes;
+
+use super::*;
+
+#[test]
+fn garbage_and_lying_lengths_end_the_connection_with_a_reason() {
+    let running = Running::new();
+    for (input, reason) in [
+        (&b"*1048577\r\n"[..], "invalid multibulk length"),
+        (b"*x\r\n", "invalid multibulk length"),
+        (b"*1\r\n$536870912\r\n", "invalid bulk length"),
+        (b"*1\r\n$-5\r\n", "invalid bulk length"),
+        (b"*1\r\n$4\r\nPINGxx", "expected a line end"),
+        (b"*1\r\n*1\r\n*1\r\n", "expected '$', got '*'"),
+        (b"PING \"x\r\n", "unbalanced quotes"),
+        (&[b'*'; 64], "too big count string"),
+        (&[b'a'; 70_000], "too big inline request"),
+    ] {
+        let mut client = running.client();
+        client.send(b"PING\r\n");
+        client.expect("+PONG\r\n");
+        client.send(input);
+        assert!(client.line().contains(reason), "{reason}");
+        assert_eq!(client.rest(), "");
+    }
+    running.client().ask("PING", "+PONG\r\n");
+}
+
+/// What came before the broken request is still done and answered.
+#[test]
+fn requests_before_a_broken_one_are_answered() {
+    let running = Running::new();
+    let mut client = running.client();
+    client.send(b"SET k v\r\n*1\r\n$x\r\nSET k w\r\n");
+    client.expect("+OK\r\n-ERR Protocol error: invalid bulk length\r\n");
+    assert_eq!(client.rest(), "");
+    running.client().ask("GET k", "$1\r\nv\r\n");
+}
+
+/// R7: the lines of an HTTP request are not taken for commands.
+#[test]
+fn http_is_dropped_without_a_word() {
+    let running = Running::new();
+    for input in [
+        "GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+        "POST / HTTP/1.1\r\nContent-Length: 99\r\n\r\nSET k evil\r\n",
+        "PUT / HTTP/1.1\r\n\r\nSET k evil\r\n",
+        "Host: x\r\nSET k evil\r\n",
+    ] {
+        let mut client = running.client();
+        client.send(input.as_bytes());
+        assert_eq!(client.rest(), "");
+    }
+    running.client().ask("EXISTS k", ":0\r\n");
+}
+
+#[test]
+fn a_value_that_arrives_in_pieces_is_whole() {
+    let running = Running::new();
+    let mut client = running.client();
+    let value: String = (0..3_000_000)
+        .map(|index| char::from(b'a' + (index % 23) as u8))
+        .collect();
+    let wire = request(&format!("SET k {value}"));
+    for piece in wire.chunks(77_777) {
+        client.send(piece);
+    }
+    client.expect("+OK\r\n");
+    client.send(&request("GET k"));
+    assert_eq!(client.bulk(), value);
+    for byte in request("STRLEN k") {
+        client.send(&[byte]);
+    }
+    client.expect(":3000000\r\n");
+}
+
+#[test]
+fn one_client_too_many_is_turned_away_and_a_place_that_is_left_is_free() {
+    let running = Running::with(|options| options.connections_max = 2);
+    let (mut first, mut second) = (running.client(), running.client());
+    first.ask("PING", "+PONG\r\n");
+    second.ask("PING", "+PONG\r\n");
+    let mut third = running.client();
+    assert_eq!(third.rest(), "-ERR max number of clients reached\r\n");
+    first.ask("QUIT", "+OK\r\n");
+    assert_eq!(first.rest(), "");
+    let shared = running.server.shared.as_ref().unwrap();
+    while shared.registry.count() > 1 {
+        std::thread::yield_now();
+    }
+    running.client().ask("PING", "+PONG\r\n");
+}
+
+#[test]
+fn addresses_that_others_can_reach_are_refused() {
+    for address in [
+        "0.0.0.0:0",
+        "192.0.2.1:6379",
+        "[::]:0",
+        "[::ffff:192.0.2.1]:0",
+    ] {
+        let (_dir, database) = open_database();
+        let options = ServerOptions {
+            listen: Some(address.parse().unwrap()),
+            ..ServerOptions::default()
+        };
+        let error = Server::start(database, options).unwrap_err();
+        assert!(matches!(error, ServerError::NotLoopback { .. }), "{error}");
+    }
+    let (_dir, database) = open_database();
+    let options = ServerOptions {
+        listen: None,
+        ..ServerOptions::default()
+    };
+    let error = Server::start(database, options).unwrap_err();
+    assert!(matches!(error, ServerError::NoListener));
+}
+
+#[test]
+fn a_unix_socket_serves_beside_the_address_and_goes_with_the_server() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("redis.sock");
+    let running = Running::with(|options| options.unix = Some(path.clone()));
+    let mut client = Client(UnixStream::connect(&path).unwrap());
+    client.ask("SET k v", "+OK\r\n");
+    running.client().ask("GET k", "$1\r\nv\r\n");
+    let (_dir, database) = open_database();
+    let again = ServerOptions {
+        listen: None,
+        unix: Some(path.clone()),
+        ..ServerOptions::default()
+    };
+    let error = Server::start(database, again).unwrap_err();
+    assert!(matches!(error, ServerError::BindPath { .. }));
+    running.server.stop();
+    assert_eq!(client.rest(), "");
+    assert!(!path.exists());
+}
+
+#[derive(Debug)]
+struct Backups;
+
+impl Statements for Backups {
+    fn names(&self) -> &[&'static str] {
+        &["backup", "get"]
+    }
+
+    fn run(&self, database: &Database, words: &[Bytes]) -> Reply {
+        // The write transaction of the own batch would make this wait for ever.
+        database.begin_write().unwrap().rollback();
+        Reply::count(words.len() as u64)
+    }
+}
+
+#[test]
+fn statements_of_others_run_outside_of_transactions() {
+    let running = Running::with(|options| options.statements = Some(Arc::new(Backups)));
+    let mut client = running.client();
+    let mut wire = request("SET k v");
+    wire.extend(request("Backup to x"));
+    wire.extend(request("SET l v"));
+    client.send(&wire);
+    client.expect("+OK\r\n:3\r\n+OK\r\n");
+    client.ask("GET k", "$1\r\nv\r\n");
+    client.ask("MULTI", "+OK\r\n");
+    client.ask(
+        "BACKUP",
+        "-ERR Command not allowed inside a transaction\r\n",
+    );
+    client.ask("DISCARD", "+OK\r\n");
+}
+
+#[derive(Debug)]
+struct Secret;
+
+impl Access for Secret {
+    fn is_required(&self) -> bool {
+        true
+    }
+
+    fn authenticate(&self, user: &[u8], password: &[u8]) -> AccessDecision {
+        if user == b"default" && password == b"secret" {
+            AccessDecision::Granted
+        } else {
+            AccessDecision::Denied
+        }
+    }
+}
+
+#[test]
+fn where_a_password_is_needed_nothing_goes_before_it() {
+    let running = Running::with(|options| options.access = Arc::new(Secret));
+    let mut client = running.client();
+    let needed = "-NOAUTH Authentication required.\r\n";
+    let wrong = "-WRONGPASS invalid username-password pair or user is disabled.\r\n";
+    client.ask("SET k v", needed);
+    client.ask("MULTI", needed);
+    client.ask("HELLO 3", needed);
+    client.ask("AUTH guess", wrong);
+    client.ask("AUTH other secret", wrong);
+    client.ask("EXISTS k", needed);
+    client.ask("AUTH secret", "+OK\r\n");
+    client.ask("EXISTS k", ":0\r\n");
+    client.ask("RESET", "+RESET\r\n");
+    client.ask("PING", needed);
+    client.send(&request("HELLO 2 AUTH default secret"));
+    assert_eq!(client.line(), "*14");
+}
