@@ -19,5 +19,9 @@ pub mod database;
 
 pub mod mount;
 pub mod server;
+pub mod source;
+
+#[doc(hidden)]
+pub mod cli;
 
 pub use database::Database;

@@ -1,3 +1,5 @@
-//! The `stillfs` command.
+//! The `stillfs` command: everything is in the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    stillfs::cli::main()
+}

@@ -131,6 +131,12 @@ impl Registry {
         })
     }
 
+    /// Its directory: private to this user.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// The registry in `dir`, which is made unless it exists.
     ///
     /// Errors: `NotDirectory`, `ForeignOwner`, `OpenToOthers`, `Io`.

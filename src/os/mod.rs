@@ -17,12 +17,14 @@ pub mod file_system;
 pub mod mount_table;
 pub mod path;
 pub mod private_listener;
+pub mod process;
 pub mod random;
 pub mod readiness;
 pub mod real_disk;
 pub mod received_descriptor;
 pub mod sim;
 pub mod unix_socket;
+pub mod xattr;
 
 #[cfg(test)]
 mod conformance;

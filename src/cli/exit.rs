@@ -1,0 +1,204 @@
+//! The one table of exit codes, and which failure has which.
+
+use std::process::ExitCode;
+
+use crate::database::DatabaseError;
+use crate::engine::error::{EngineError, ErrorKind};
+use crate::mount::point::PointError;
+use crate::mount::registry::RegistryError;
+use crate::mount::unmount::UnmountError;
+use crate::pin::{PinError, RefusalKind};
+use crate::source::SourceError;
+use crate::view::tree::ReadError;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[expect(
+    dead_code,
+    reason = "the table is one for every command, and some are of later ones"
+)]
+pub(crate) enum Exit {
+    /// Done.
+    Done = 0,
+    /// Failed.
+    Failed = 1,
+    /// The command line cannot be followed.
+    Usage = 2,
+    /// Done, but something was left out.
+    LeftOut = 3,
+    /// An alert is raised.
+    Alert = 4,
+    /// There is no repository.
+    RepositoryMissing = 10,
+    /// Locked or in use.
+    InUse = 11,
+    /// Data is damaged.
+    Corrupt = 12,
+    /// The pin is lost or the snapshot broken.
+    PinLost = 13,
+    /// The key is wrong.
+    WrongKey = 14,
+    /// `run`: stillfs itself failed.
+    RunFailed = 125,
+    /// `run`: COMMAND cannot be run.
+    CannotRun = 126,
+    /// `run`: COMMAND was not found.
+    NotFound = 127,
+    /// Interrupted.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// The code of `byte`, as another of our processes reported it.
+    pub(crate) fn from_code(byte: u8) -> Self {
+        match byte {
+            0 => Self::Done,
+            2 => Self::Usage,
+            3 => Self::LeftOut,
+            11 => Self::InUse,
+            12 => Self::Corrupt,
+            13 => Self::PinLost,
+            130 => Self::Interrupted,
+            _ => Self::Failed,
+        }
+    }
+
+    /// The number.
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// A command that failed: its exit code, and what to say.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) exit: Exit,
+    pub(crate) error: anyhow::Error,
+}
+
+/// What a command comes to.
+pub(crate) type Outcome = Result<Exit, Failure>;
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            exit,
+            error: error.into(),
+        }
+    }
+
+    /// A command line that cannot be followed.
+    pub(crate) fn usage(text: impl std::fmt::Display) -> Self {
+        Self::new(Exit::Usage, anyhow::anyhow!("{text}"))
+    }
+
+    /// The error with its causes, on one line, none of them said twice.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        for cause in self.error.chain() {
+            let cause = cause.to_string();
+            if text.is_empty() {
+                text = cause;
+            } else if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        text
+    }
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        Self {
+            exit: exit_of(&error),
+            error,
+        }
+    }
+}
+
+fn exit_of(error: &anyhow::Error) -> Exit {
+    error
+        .chain()
+        .find_map(|cause| exit_of_cause(cause))
+        .unwrap_or(Exit::Failed)
+}
+
+fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    if let Some(error) = cause.downcast_ref::<EngineError>() {
+        return Some(exit_of_kind(error.kind()));
+    }
+    if let Some(error) = cause.downcast_ref::<DatabaseError>() {
+        return Some(exit_of_kind(error.kind()));
+    }
+    if let Some(error) = cause.downcast_ref::<PinError>() {
+        return Some(exit_of_pin(error));
+    }
+    if let Some(error) = cause.downcast_ref::<ReadError>() {
+        return Some(exit_of_read(error));
+    }
+    if let Some(error) = cause.downcast_ref::<SourceError>() {
+        return match error {
+            SourceError::Pin(error) => Some(exit_of_pin(error)),
+            SourceError::View(error) => Some(exit_of_read(error)),
+            SourceError::Engine(error) => Some(exit_of_kind(error.kind())),
+            SourceError::NoPinServer { .. } => Some(Exit::InUse),
+            SourceError::Moved { .. } => Some(Exit::Corrupt),
+            _ => None,
+        };
+    }
+    match cause.downcast_ref::<PointError>() {
+        Some(PointError::AlreadyMounted { .. }) => return Some(Exit::InUse),
+        Some(PointError::InsideSource { .. } | PointError::AroundSource { .. }) => {
+            return Some(Exit::Usage);
+        }
+        _ => {}
+    }
+    if let Some(RegistryError::Held { .. }) = cause.downcast_ref::<RegistryError>() {
+        return Some(Exit::InUse);
+    }
+    if let Some(UnmountError::Busy { .. }) = cause.downcast_ref::<UnmountError>() {
+        return Some(Exit::InUse);
+    }
+    None
+}
+
+fn exit_of_kind(kind: ErrorKind) -> Exit {
+    match kind {
+        ErrorKind::PinLost => Exit::PinLost,
+        ErrorKind::Corrupt => Exit::Corrupt,
+        ErrorKind::Busy => Exit::InUse,
+        ErrorKind::Retry
+        | ErrorKind::NoSpace
+        | ErrorKind::Invalid
+        | ErrorKind::Unsupported
+        | ErrorKind::Internal => Exit::Failed,
+    }
+}
+
+fn exit_of_pin(error: &PinError) -> Exit {
+    match error {
+        PinError::Refused {
+            kind: RefusalKind::TooManyPins | RefusalKind::TooManyConnections,
+            ..
+        } => Exit::InUse,
+        _ => Exit::Failed,
+    }
+}
+
+fn exit_of_read(error: &ReadError) -> Exit {
+    match error {
+        ReadError::PinEnded { .. } => Exit::PinLost,
+        ReadError::Page { .. } | ReadError::Unreadable { .. } | ReadError::Entry { .. } => {
+            Exit::Corrupt
+        }
+        ReadError::Io { .. } | ReadError::Range { .. } => Exit::Failed,
+    }
+}

@@ -1,0 +1,121 @@
+//! The command line: the only place that knows clap, and the one that joins sources, mounts and
+//! server.
+//!
+//! Runs in every `stillfs` process. Text for people goes to standard output, problems to standard
+//! error; `--json` gives the same facts with stable names. Exit codes: `exit.rs`.
+//!
+//! ```text
+//! mount ----spawns----> daemon: pin -> record -> mount -> ready ... unmounted -> release -> record gone
+//! run   ----spawns----> daemon, and COMMAND; the end of `run` ends the daemon
+//! umount --- unmounts, then waits until the daemon has let its record go
+//! ```
+
+mod daemon;
+mod exit;
+mod mount;
+mod output;
+mod run;
+mod serve;
+mod status;
+mod umount;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use exit::{Exit, Outcome};
+
+/// Look at a running database as a folder of still files.
+#[derive(Debug, Parser)]
+#[command(
+    name = "stillfs",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+#[command(after_help = AFTER_HELP)]
+struct Cli {
+    /// How much to log on standard error: error, warn, info, debug or trace.
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        env = "STILLFS_LOG",
+        default_value = "warn"
+    )]
+    log_level: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  stillfs serve /var/lib/app                        run an engine, Redis protocol on 127.0.0.1:6380
+  stillfs mount /var/lib/app /mnt/still             pin now, show data.pages as of now
+  tar -C /mnt/still -cf backup.tar .                any copy tool makes a consistent backup
+  stillfs umount /mnt/still                         release the pin
+  stillfs run /var/lib/app -- restic backup {}      the three of them in one
+
+Exit codes:
+  0 done   1 failed   2 usage   3 done but something left out   4 an alert is raised
+  10 repository missing   11 locked or in use   12 corrupt   13 pin lost or snapshot broken
+  14 wrong key   130 interrupted
+  run: COMMAND's status, or 13 / 3, or 125 stillfs failed, 126 / 127 COMMAND cannot be run / not found";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run an engine on a directory and serve it to Redis clients.
+    Serve(serve::ServeArgs),
+    /// Pin a running database and show it as a folder of still files.
+    Mount(mount::MountArgs),
+    /// Unmount a view and wait until its pin is released.
+    #[command(alias = "unmount")]
+    Umount(umount::UmountArgs),
+    /// Pin, mount, run a command on the view, unmount and release whatever happens.
+    Run(run::RunArgs),
+    /// Show mounts and pins, also those of dead daemons.
+    Status(status::StatusArgs),
+    /// What `mount` and `run` leave in the background.
+    #[command(hide = true)]
+    Daemon(daemon::DaemonArgs),
+}
+
+/// Parses the command line, runs the command, and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap prints each to its place.
+            let _ = error.print();
+            let exit = if error.use_stderr() {
+                Exit::Usage
+            } else {
+                Exit::Done
+            };
+            return exit.into();
+        }
+    };
+    if let Err(problem) = output::start_log(&cli.log_level) {
+        output::problem(&problem);
+        return Exit::Usage.into();
+    }
+    let outcome = match &cli.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Mount(args) => mount::run(args),
+        Command::Umount(args) => umount::run(args),
+        Command::Run(args) => return run::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Daemon(args) => return daemon::run(args),
+    };
+    finish(outcome)
+}
+
+fn finish(outcome: Outcome) -> ExitCode {
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::problem(&failure.text());
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a command prints: the only place that writes to the standard streams.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use tracing_subscriber::EnvFilter;
+
+/// One line on standard output. A reader that went away ends the output quietly.
+pub(crate) fn line(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// One JSON document on standard output.
+pub(crate) fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => line(&text),
+        Err(error) => problem(&format!("cannot write JSON: {error}")),
+    }
+}
+
+/// One line on standard error, with the program's name.
+pub(crate) fn problem(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "stillfs: {text}");
+}
+
+/// Starts the log on standard error. Errors: a level that there is not.
+pub(crate) fn start_log(level: &str) -> Result<(), String> {
+    let filter = EnvFilter::try_new(level)
+        .map_err(|_| format!("no such log level: {level} (error, warn, info, debug, trace)"))?;
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_target(false)
+        .try_init();
+    started.map_err(|error| format!("cannot start the log: {error}"))
+}
+
+/// A duration for people: its two largest units.
+pub(crate) fn duration(time: std::time::Duration) -> String {
+    let seconds = time.as_secs();
+    match (
+        seconds / 86_400,
+        seconds / 3600 % 24,
+        seconds / 60 % 60,
+        seconds % 60,
+    ) {
+        (0, 0, 0, seconds) => format!("{seconds}s"),
+        (0, 0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (0, hours, minutes, _) => format!("{hours}h{minutes:02}m"),
+        (days, hours, _, _) => format!("{days}d{hours:02}h"),
+    }
+}
+
+/// A number of bytes for people, in binary units.
+pub(crate) fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if count < 1024 {
+        return format!("{count} B");
+    }
+    // Rounded down to a tenth, in whole numbers.
+    let mut unit = 0;
+    let mut tenths = count * 10 / 1024;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn sizes_and_times_are_told_in_their_largest_units() {
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(u64::from(u32::MAX) + 1), "4.0 GiB");
+        assert_eq!(duration(Duration::from_secs(59)), "59s");
+        assert_eq!(duration(Duration::from_secs(3 * 86_400 + 7200)), "3d02h");
+    }
+}

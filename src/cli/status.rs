@@ -1,0 +1,301 @@
+//! `stillfs status`: mounts and pins, also those of dead daemons.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::cli::daemon::ViewStatus;
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::mount::absolute;
+use crate::cli::output;
+use crate::database::SOCKET_FILE;
+use crate::mount::Registry;
+use crate::mount::registry::{Listed, Liveness};
+use crate::os::{Host, xattr};
+use crate::pin::{PinClient, PinError, PinState, StatusReport};
+use crate::source::native::rfc3339;
+
+/// How long a daemon may take to answer for itself.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(2);
+const STATUS_BYTES_MAX: usize = 64 * 1024;
+
+/// Arguments of `stillfs status`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  stillfs status                       every mount of this user, and the engines behind them
+  stillfs status /var/lib/app          one engine with all its pins
+  stillfs status /mnt/still --json     one mount, for programs")]
+pub(crate) struct StatusArgs {
+    /// A source or a mount point; everything if absent.
+    path: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is shown; the names are stable.
+#[derive(Debug, Default, Serialize)]
+struct Status {
+    mounts: Vec<MountShown>,
+    engines: Vec<EngineShown>,
+}
+
+#[derive(Debug, Serialize)]
+struct MountShown {
+    mount_point: PathBuf,
+    source: PathBuf,
+    kind: String,
+    /// `held`, `ended`, `engine gone`, `dead` or `no answer`.
+    state: String,
+    reason: Option<String>,
+    pin: Option<String>,
+    timestamp: Option<u64>,
+    lsn: Option<u64>,
+    snapshot: Option<String>,
+    age_seconds: u64,
+    process_id: u32,
+    bytes_served: Option<u64>,
+    live_pages: Option<u64>,
+    shadow_pages: Option<u64>,
+    failed_checks: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct EngineShown {
+    source: PathBuf,
+    /// `running`, `poisoned` or `not running`.
+    state: String,
+    database_id: Option<String>,
+    history_id: Option<String>,
+    timestamp: Option<u64>,
+    lsn: Option<u64>,
+    wal_bytes: Option<u64>,
+    shadow_bytes: Option<u64>,
+    pins: Vec<PinShown>,
+}
+
+#[derive(Debug, Serialize)]
+struct PinShown {
+    pin: String,
+    holder: String,
+    mount_point: Option<PathBuf>,
+    state: String,
+    timestamp: u64,
+    lsn: u64,
+    age_seconds: u64,
+    max_age_seconds: u64,
+    pages_spilled: u64,
+    pages_captured: u64,
+    shadow_bytes: u64,
+}
+
+pub(crate) fn run(args: &StatusArgs) -> Outcome {
+    let host = Host::system();
+    let registry = Registry::of_this_user()?;
+    let mut listed = registry.list()?;
+    let mut sources: Vec<PathBuf> = Vec::new();
+    if let Some(path) = &args.path {
+        let path = absolute(path)?;
+        listed.retain(|one| one.record.mount_point == path || one.record.source == path);
+        if listed.iter().all(|one| one.record.mount_point != path) {
+            sources.push(path.clone());
+        }
+        crate::os::path::symlink_metadata(&path)
+            .map(drop)
+            .or_else(|error| {
+                if listed.is_empty() {
+                    Err(error)
+                } else {
+                    Ok(())
+                }
+            })
+            .map_err(|error| {
+                let text = anyhow::Error::new(error).context(format!("no {}", path.display()));
+                Failure::new(Exit::Failed, text)
+            })?;
+    }
+    sources.extend(listed.iter().map(|one| one.record.source.clone()));
+    sources.sort();
+    sources.dedup();
+    let status = Status {
+        mounts: listed.iter().map(|one| show_mount(&host, one)).collect(),
+        engines: sources.iter().map(|source| show_engine(source)).collect(),
+    };
+    if args.json {
+        output::json(&status);
+    } else {
+        print(&status);
+    }
+    Ok(Exit::Done)
+}
+
+fn show_mount(host: &Host, listed: &Listed) -> MountShown {
+    let record = &listed.record;
+    let alive = listed.liveness == Liveness::Alive;
+    let asked = if alive {
+        ask_daemon(&record.mount_point)
+    } else {
+        None
+    };
+    let state = match (&asked, alive) {
+        (Some(status), _) => status.state.clone(),
+        (None, true) => "no answer".to_owned(),
+        (None, false) => "dead".to_owned(),
+    };
+    let reason = match (&asked, alive) {
+        (Some(status), _) => status.reason.clone(),
+        (None, true) => None,
+        (None, false) => Some(format!(
+            "its daemon died: stillfs umount {} cleans it",
+            record.mount_point.display()
+        )),
+    };
+    let age_ns = host.clock.wall_ns().saturating_sub(record.started_wall_ns);
+    MountShown {
+        mount_point: record.mount_point.clone(),
+        source: record.source.clone(),
+        kind: record.source_kind.clone(),
+        state,
+        reason,
+        pin: record.pin_id.clone(),
+        timestamp: record.timestamp,
+        lsn: record.facts.get("lsn").and_then(|lsn| lsn.parse().ok()),
+        snapshot: record.snapshot_wall_ns.map(rfc3339),
+        age_seconds: Duration::from_nanos(age_ns).as_secs(),
+        process_id: record.pid,
+        bytes_served: asked.as_ref().map(|status| status.bytes_served),
+        live_pages: asked.as_ref().map(|status| status.live_pages),
+        shadow_pages: asked.as_ref().map(|status| status.shadow_pages),
+        failed_checks: asked.as_ref().map(|status| status.failed_checks),
+    }
+}
+
+/// Asks the daemon through its mount. One that hangs costs a moment and a thread, nothing more.
+fn ask_daemon(mount_point: &Path) -> Option<ViewStatus> {
+    let (sender, received) = mpsc::channel();
+    let path = mount_point.to_owned();
+    thread::spawn(move || {
+        let _ = sender.send(xattr::get(&path, "user.stillfs.status", STATUS_BYTES_MAX));
+    });
+    let text = received.recv_timeout(DAEMON_PATIENCE).ok()?.ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+fn show_engine(source: &Path) -> EngineShown {
+    let asked = PinClient::connect(&source.join(SOCKET_FILE), "stillfs status")
+        .and_then(|mut client| client.status());
+    match asked {
+        Ok(report) => engine_shown(source, &report),
+        Err(error) => EngineShown {
+            source: source.to_owned(),
+            state: match error {
+                PinError::NotRunning { .. } => "not running".to_owned(),
+                error => format!("no answer: {error}"),
+            },
+            database_id: None,
+            history_id: None,
+            timestamp: None,
+            lsn: None,
+            wal_bytes: None,
+            shadow_bytes: None,
+            pins: Vec::new(),
+        },
+    }
+}
+
+fn engine_shown(source: &Path, report: &StatusReport) -> EngineShown {
+    let engine = &report.engine;
+    let pins = report.pins.iter().map(|pin| PinShown {
+        pin: pin.pin_id.to_string(),
+        holder: pin.holder.to_string(),
+        mount_point: Some(pin.mount_point.as_path().to_owned())
+            .filter(|path| !path.as_os_str().is_empty()),
+        state: match pin.state {
+            PinState::Spilling => "being taken".to_owned(),
+            PinState::Granted => "held".to_owned(),
+            PinState::Holding => "holding checkpoints".to_owned(),
+            PinState::Adopted => "adopted".to_owned(),
+            PinState::Ended { reason } => format!("ended: {reason}"),
+        },
+        timestamp: pin.timestamp.0,
+        lsn: pin.lsn.0,
+        age_seconds: pin.age_ms / 1000,
+        max_age_seconds: pin.max_age_ms / 1000,
+        pages_spilled: pin.spilled_pages,
+        pages_captured: pin.captured_pages,
+        shadow_bytes: pin.shadow_bytes,
+    });
+    EngineShown {
+        source: source.to_owned(),
+        state: match engine.state {
+            crate::pin::EngineState::Running => "running".to_owned(),
+            crate::pin::EngineState::Poisoned => "poisoned".to_owned(),
+        },
+        database_id: Some(engine.database_id.to_string()),
+        history_id: Some(engine.history_id.to_string()),
+        timestamp: Some(engine.timestamp.0),
+        lsn: Some(engine.lsn.0),
+        wal_bytes: Some(engine.wal_bytes),
+        shadow_bytes: Some(engine.shadow_bytes),
+        pins: pins.collect(),
+    }
+}
+
+fn print(status: &Status) {
+    if status.mounts.is_empty() && status.engines.is_empty() {
+        output::line("no mounts");
+    }
+    for mount in &status.mounts {
+        let since = output::duration(Duration::from_secs(mount.age_seconds));
+        output::line(&format!("mount  {}", mount.mount_point.display()));
+        output::line(&format!("  of        {}", mount.source.display()));
+        let reason = mount.reason.as_ref().map(|reason| format!(" ({reason})"));
+        output::line(&format!(
+            "  state     {}{}",
+            mount.state,
+            reason.unwrap_or_default()
+        ));
+        output::line(&format!("  age       {since}"));
+        if let (Some(timestamp), Some(lsn)) = (mount.timestamp, mount.lsn) {
+            let at = mount.snapshot.as_deref().unwrap_or("?");
+            output::line(&format!("  snapshot  commit {timestamp}, LSN {lsn}, {at}"));
+        }
+        if let (Some(served), Some(live), Some(shadow)) =
+            (mount.bytes_served, mount.live_pages, mount.shadow_pages)
+        {
+            let served = output::bytes(served);
+            output::line(&format!(
+                "  served    {served}: {live} pages from the live file, {shadow} from the shadow"
+            ));
+        }
+    }
+    for engine in &status.engines {
+        output::line(&format!("engine {}", engine.source.display()));
+        output::line(&format!("  state     {}", engine.state));
+        if let (Some(timestamp), Some(lsn)) = (engine.timestamp, engine.lsn) {
+            output::line(&format!("  newest    commit {timestamp}, LSN {lsn}"));
+        }
+        if let (Some(wal), Some(shadow)) = (engine.wal_bytes, engine.shadow_bytes) {
+            let (wal, shadow) = (output::bytes(wal), output::bytes(shadow));
+            output::line(&format!("  on disk   log {wal}, shadow {shadow}"));
+        }
+        for pin in &engine.pins {
+            let age = output::duration(Duration::from_secs(pin.age_seconds));
+            output::line(&format!(
+                "  pin       {} by {}: {}, commit {}, age {age}, {} spilled, {} captured, {}",
+                pin.pin,
+                pin.holder,
+                pin.state,
+                pin.timestamp,
+                pin.pages_spilled,
+                pin.pages_captured,
+                output::bytes(pin.shadow_bytes)
+            ));
+        }
+    }
+}
