@@ -120,11 +120,13 @@ impl Shared {
         self.sync_live()
     }
 
-    /// The last act of a clean stop: everything is in the live file, and both copies say so.
+    /// The last act of a clean stop: everything is in the live file, and both copies say so. They name
+    /// the end of the log as its start, so that a crash may leave any of its segments behind.
     pub(crate) fn write_clean_header(&self) -> Result<()> {
         let mut header = self.header.lock();
         let mut next = Header {
             state: HeaderState::Clean,
+            log_start: self.log()?.end(),
             ..header.clone()
         };
         self.write_header_copy(&mut next)?;
