@@ -70,6 +70,8 @@ mod log;
 mod record;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use delta::apply_delta;
 pub(crate) use encode::{CommitFields, PageChange, encode_commit};
