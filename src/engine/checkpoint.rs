@@ -40,6 +40,10 @@ impl Shared {
     /// Errors: `ReadOnly`, `Poisoned`, `Capture`, `Io`. Except after `Poisoned` it can be tried
     /// again; nothing is lost, the log just grows.
     pub(crate) fn checkpoint(&self) -> Result<CheckpointReport> {
+        self.hear_poison(self.run_checkpoint())
+    }
+
+    fn run_checkpoint(&self) -> Result<CheckpointReport> {
         let _one = self.checkpoint_lock.lock();
         let log = self.log()?;
         let header = self.header.lock().clone();
@@ -100,7 +104,6 @@ impl Shared {
             if let Some(log) = &self.log {
                 log.poison("cannot sync data.pages");
             }
-            self.poisoned();
             EngineError::io_at("sync", FileRole::PageFile, &self.data_path)(source)
         })
     }
@@ -121,13 +124,15 @@ impl Shared {
         Ok(())
     }
 
-    /// The last act of a clean stop: everything is in the live file, and both copies say so.
+    /// The last act of a clean stop: everything is in the live file, and both copies say so. They name
+    /// the end of the log as its start, so that a crash may leave any of its segments behind.
     pub(crate) fn write_clean_header(&self) -> Result<()> {
         let _one = self.checkpoint_lock.lock();
         for _ in 0..2 {
             let header = self.header.lock().clone();
             self.write_header_copy(Header {
                 state: HeaderState::Clean,
+                log_start: self.log()?.end(),
                 ..header
             })?;
         }

@@ -263,6 +263,8 @@ impl Shared {
     fn close(&self) -> Result<()> {
         self.checkpoint()?;
         self.write_clean_header()?;
+        // From here on the log refuses, but by no failure: the pins stay.
+        self.is_poison_told.store(true, Ordering::SeqCst);
         self.log()?.remove_all()
     }
 }

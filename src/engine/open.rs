@@ -160,6 +160,7 @@ impl Engine {
             header: Mutex::new(header),
             sink,
             counters: Default::default(),
+            is_poison_told: Default::default(),
             bell: Default::default(),
         };
         shared.write_epoch()?;
@@ -254,6 +255,7 @@ impl Engine {
             header: Mutex::new(header),
             sink: None,
             counters: Default::default(),
+            is_poison_told: Default::default(),
             bell: Default::default(),
         };
         recovered.publish(&shared.table, &shared.registry);
@@ -277,8 +279,21 @@ impl Shared {
 fn make_dir(host: &Host, dir: &Path) -> Result<()> {
     match host.disk.create_dir(dir) {
         Ok(()) => sync_parent(host, dir),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            sync_parent_if_readable(host, dir)
+        }
         Err(error) => Err(EngineError::io_at("make", FileRole::Directory, dir)(error)),
+    }
+}
+
+/// A process that was killed may have made `dir` without syncing its name. Where the parent cannot be
+/// read, it was somebody else who made it.
+fn sync_parent_if_readable(host: &Host, dir: &Path) -> Result<()> {
+    match sync_parent(host, dir) {
+        Err(EngineError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Ok(())
+        }
+        synced => synced,
     }
 }
 
@@ -372,7 +387,16 @@ fn open_page_file(
     options: &EngineOptions,
 ) -> Result<Arc<dyn File>> {
     match host.disk.open(path, OpenMode::ReadWrite) {
-        Ok(file) => return Ok(file),
+        Ok(file) => {
+            // A process that was killed may have named it without syncing the name, and a log
+            // without a page file would be taken for a loss.
+            host.disk.sync_dir(dir).map_err(EngineError::io_at(
+                "sync",
+                FileRole::Directory,
+                dir,
+            ))?;
+            return Ok(file);
+        }
         Err(error)
             if error.kind() == io::ErrorKind::NotFound && options.create == Create::IfMissing => {}
         Err(error) => return Err(missing_or_io(error, dir, path)),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -105,6 +105,7 @@ pub(crate) struct Shared {
     pub(crate) header: Mutex<Header>,
     pub(crate) sink: Option<Arc<dyn PreImageSink>>,
     pub(crate) counters: Counters,
+    pub(crate) is_poison_told: AtomicBool,
     /// Rung when the log has grown enough for a checkpoint.
     pub(crate) bell: Bell,
 }
@@ -182,25 +183,25 @@ impl Shared {
         self.log.as_ref().ok_or(EngineError::ReadOnly)
     }
 
-    /// Makes the log durable through `point` (E1). After a failed sync the engine is poisoned, and
-    /// the sink hears of it before the error goes on (E8).
+    /// Makes the log durable through `point` (E1).
+    ///
+    /// Errors: `Poisoned`, after which nothing is written any more.
     pub(crate) fn make_durable(&self, point: CommitPoint) -> Result<()> {
-        match self.log()?.flush(point.lsn) {
-            Ok(()) => {
-                self.registry.advance_durable(point);
-                Ok(())
-            }
-            Err(error) => {
-                self.poisoned();
-                Err(error)
-            }
-        }
+        self.hear_poison(self.log()?.flush(point.lsn))?;
+        self.registry.advance_durable(point);
+        Ok(())
     }
 
-    /// Tells the sink that nothing more is written.
-    pub(crate) fn poisoned(&self) {
-        if let Some(sink) = &self.sink {
+    /// Tells the sink once that nothing more is written, before the error that says so goes on (E8).
+    pub(crate) fn hear_poison<T>(&self, outcome: Result<T>) -> Result<T> {
+        let is_poisoned = || self.log.as_ref().is_some_and(Log::is_poisoned);
+        if outcome.is_err()
+            && is_poisoned()
+            && !self.is_poison_told.swap(true, Ordering::SeqCst)
+            && let Some(sink) = &self.sink
+        {
             sink.poisoned();
         }
+        outcome
     }
 }

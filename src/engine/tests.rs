@@ -225,6 +225,7 @@ fn clean_stop_leaves_no_log() {
     write.put("t", b"k", b"v").unwrap();
     let timestamp = write.commit().unwrap();
     engine.close().unwrap();
+    drop(engine);
     assert_eq!(
         simulated.host.disk.list(Path::new("/db/wal")).unwrap(),
         Vec::<std::ffi::OsString>::new()

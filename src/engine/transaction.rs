@@ -303,7 +303,7 @@ impl WriteTransaction {
             shared.make_durable(base)?;
             return Ok(base.timestamp);
         }
-        let point = self.shared.append_commit(set)?;
+        let point = self.shared.hear_poison(self.shared.append_commit(set))?;
         // The next writer may build on this commit while its log bytes are synced.
         drop(self);
         shared.make_durable(point)?;

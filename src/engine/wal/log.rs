@@ -1,6 +1,7 @@
 //! The open end of the log: append, group commit, rotation, removal.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -51,6 +52,24 @@ struct Flush {
     poison: Option<String>,
 }
 
+impl Flush {
+    /// Errors: `Poisoned` if `lsn` is not durable and will not be.
+    fn is_durable(&self, lsn: Lsn) -> Result<bool> {
+        if self.durable >= lsn {
+            return Ok(true);
+        }
+        self.refuse_if_poisoned()?;
+        Ok(false)
+    }
+
+    fn refuse_if_poisoned(&self) -> Result<()> {
+        match self.poison.clone() {
+            Some(cause) => Err(EngineError::Poisoned { cause }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -77,7 +96,7 @@ impl Log {
         start: Lsn,
     ) -> Result<Self> {
         match host.disk.create_dir(dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(EngineError::io_at("make", FileRole::WalSegment, dir)(error));
             }
             _ => {}
@@ -167,9 +186,7 @@ impl Log {
         let end = tail.end.checked_add(records.len() as u64);
         let end = end.ok_or(EngineError::Exhausted { what: "the log" })?;
         if let Err(source) = os::write_all_at(&*tail.file, records, offset) {
-            if tail.file.set_len(offset).is_err() {
-                self.poison("cannot cut a failed append back");
-            }
+            self.cut_back(tail, offset);
             return Err(EngineError::io_at(
                 "append to",
                 FileRole::WalSegment,
@@ -180,32 +197,70 @@ impl Log {
         Ok(())
     }
 
+    /// W1: takes away what a failed append left, for good: it has the salt and the LSNs of what comes
+    /// next, and a crash could mix the two. If that fails, the log is poisoned.
+    fn cut_back(&self, tail: &Tail, offset: u64) {
+        let cut = tail.file.set_len(offset);
+        if self.take_lead().is_ok() {
+            let synced = cut.and_then(|()| tail.file.sync_data());
+            // Poisoned by this or not: the caller hears of the append that failed first.
+            let _ = self.end_lead("cannot cut a failed append back", synced, tail.end);
+        }
+    }
+
     /// Waits until everything before `lsn` is durable: one caller syncs for all that wait.
     ///
     /// Errors: `Poisoned` after a failed sync, this one or an earlier one (W3).
     pub(crate) fn flush(&self, lsn: Lsn) -> Result<()> {
-        let mut flush = self.flush.lock();
-        loop {
-            if flush.durable >= lsn {
+        let (file, end) = loop {
+            if self.is_durable_after_waiting(lsn)? {
                 return Ok(());
             }
-            if let Some(cause) = &flush.poison {
-                return Err(EngineError::Poisoned {
-                    cause: cause.clone(),
-                });
+            // Tail first, so that whoever holds the tail may wait for the lead.
+            let tail = self.tail.lock();
+            let mut flush = self.flush.lock();
+            if flush.is_durable(lsn)? {
+                return Ok(());
             }
             if !flush.leading {
-                break;
+                flush.leading = true;
+                break (tail.file.clone(), tail.end);
+            }
+        };
+        self.end_lead("cannot sync the log", file.sync_data(), end)
+    }
+
+    /// Waits while somebody syncs; says whether that made `lsn` durable.
+    ///
+    /// Errors: `Poisoned`.
+    fn is_durable_after_waiting(&self, lsn: Lsn) -> Result<bool> {
+        let mut flush = self.flush.lock();
+        while flush.leading && !flush.is_durable(lsn)? {
+            self.flushed.wait(&mut flush);
+        }
+        flush.is_durable(lsn)
+    }
+
+    /// Becomes the one that syncs. The kernel tells of a failed write-back once: of two that sync at
+    /// a time, one would take lost bytes for durable ones.
+    ///
+    /// Errors: `Poisoned`.
+    fn take_lead(&self) -> Result<()> {
+        let mut flush = self.flush.lock();
+        loop {
+            flush.refuse_if_poisoned()?;
+            if !flush.leading {
+                flush.leading = true;
+                return Ok(());
             }
             self.flushed.wait(&mut flush);
         }
-        flush.leading = true;
-        drop(flush);
-        let (file, end) = {
-            let tail = self.tail.lock();
-            (tail.file.clone(), tail.end)
-        };
-        let synced = file.sync_data();
+    }
+
+    /// Ends the lead with what the sync of everything before `end` said.
+    ///
+    /// Errors: `Poisoned` if it failed (W3).
+    fn end_lead(&self, what: &str, synced: io::Result<()>, end: Lsn) -> Result<()> {
         let mut flush = self.flush.lock();
         flush.leading = false;
         let outcome = match synced {
@@ -214,11 +269,9 @@ impl Log {
                 Ok(())
             }
             Err(error) => {
-                let cause = flush
-                    .poison
-                    .get_or_insert_with(|| format!("cannot sync the log: {error}"))
-                    .clone();
-                Err(EngineError::Poisoned { cause })
+                let cause = || format!("{what}: {error}");
+                flush.poison.get_or_insert_with(cause);
+                flush.refuse_if_poisoned()
             }
         };
         drop(flush);
@@ -242,12 +295,7 @@ impl Log {
 
     /// Errors: `Poisoned`.
     pub(crate) fn refuse_if_poisoned(&self) -> Result<()> {
-        match &self.flush.lock().poison {
-            Some(cause) => Err(EngineError::Poisoned {
-                cause: cause.clone(),
-            }),
-            None => Ok(()),
-        }
+        self.flush.lock().refuse_if_poisoned()
     }
 
     /// Seals the segment with a summary of the pages that it touched, and starts the next. The
@@ -270,10 +318,8 @@ impl Log {
             );
         }
         self.append_to(&mut tail, &records)?;
-        if let Err(source) = tail.file.sync_data() {
-            self.poison("cannot sync the log");
-            return Err(EngineError::io_at("sync", FileRole::WalSegment, &tail.path)(source));
-        }
+        self.take_lead()?;
+        self.end_lead("cannot sync the log", tail.file.sync_data(), tail.end)?;
         let sequence = tail.sequence + 1;
         let created = create_segment(
             &self.host,
@@ -297,10 +343,6 @@ impl Log {
         tail.file = file;
         tail.start = tail.end;
         tail.touched.clear();
-        let end = tail.end;
-        drop(tail);
-        let mut flush = self.flush.lock();
-        flush.durable = flush.durable.max(end);
         Ok(end)
     }
 
@@ -337,7 +379,7 @@ impl Log {
 
 fn remove_segment(host: &Host, path: &Path) -> Result<()> {
     match host.disk.remove(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(EngineError::io_at("remove", FileRole::WalSegment, path)(
                 error,
             ))

@@ -48,16 +48,20 @@
 //!
 //! Every page of a commit carries the LSN of the end of its Commit record.
 //!
-//! * W1 An append that fails is cut back before the next; if that fails, the log is poisoned.
+//! * W1 An append that fails is cut back before the next, and the cut synced; if that fails, the log is
+//!   poisoned.
 //! * W2 No LSN counts as durable before the sync that covers it has returned, and before the
 //!   directory entry of its segment is synced.
-//! * W3 After a failed sync nothing is appended or synced any more.
+//! * W3 After a failed sync nothing is appended or synced any more. One sync of the log runs at a time,
+//!   so that the one that lost something is the one that hears of it; and the next open writes again
+//!   what it reads past the last LSN known to be synced.
 //! * W4 A segment starts with a salt that no older record was made with, so that an old tail is never
 //!   taken for new records.
 //! * W5 A bad record ends the log, unless a later valid commit says that the bad one had been synced:
 //!   then it is an error.
 //!
-//! Locking: one mutex for the tail, one for the flush; a sync is made outside both. Not here: which
+//! Locking: one mutex for the tail, one for the flush, in this order; the sync of a flush is made
+//! outside both, by the one that has the lead. Not here: which
 //! pages to log (`transaction`), what to do with what was read (`recovery`).
 
 mod delta;
@@ -66,6 +70,8 @@ mod log;
 mod record;
 mod scan;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use delta::apply_delta;
 pub(crate) use encode::{CommitFields, PageChange, encode_commit};

@@ -311,8 +311,14 @@ pub(crate) fn decode_summary(payload: &[u8]) -> Result<(Lsn, Vec<PageNo>), LogFa
                 break;
             }
         }
+        if step == 0 && !pages.is_empty() {
+            return Err(wrong());
+        }
         last = last.checked_add(step).ok_or_else(wrong)?;
         pages.push(PageNo(last));
+    }
+    if rest.next().is_some() {
+        return Err(wrong());
     }
     Ok((base, pages))
 }

@@ -2,6 +2,8 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::io;
+use std::ops::Range;
 use std::path::Path;
 
 use crate::engine::commit_point::CommitPoint;
@@ -59,6 +61,10 @@ pub(crate) struct Scan {
     pub(crate) next_sequence: u64,
     segments: Vec<SegmentFile>,
     page_size: PageSize,
+    /// What the newest commit knows to be synced.
+    synced: Lsn,
+    /// The bytes that no commit knows to be synced: segment, and range in its file.
+    unsynced: Option<(usize, Range<u64>)>,
 }
 
 struct Record {
@@ -88,6 +94,8 @@ pub(crate) fn scan(
         next_sequence,
         segments,
         page_size,
+        synced: Lsn::ZERO,
+        unsynced: None,
     };
     let headers = scan.usable_headers(database, history)?;
     let first = headers.iter().rposition(|(_, header)| header.start <= from);
@@ -116,6 +124,7 @@ pub(crate) fn scan(
         let next = headers.get(place + 1).map(|(_, next)| next.start);
         at = scan.read_segment(*index, header, at, next, visit)?;
     }
+    scan.unsynced = scan.find_unsynced(headers.get(first..).unwrap_or_default(), from);
     Ok(scan)
 }
 
@@ -162,9 +171,47 @@ impl Scan {
             {
                 return Err(wrong("start", header.start.0));
             }
-            headers.push((index, header.clone()));
+            let is_abandoned = headers
+                .last()
+                .is_some_and(|(before, last)| self.is_abandoned(*before, last, segment, header));
+            if !is_abandoned {
+                headers.push((index, header.clone()));
+            }
         }
         Ok(headers)
+    }
+
+    /// Whether `header` is of a rotation that failed: its file may be found although it was removed,
+    /// and the segment before went on past its start. A rotation that succeeds has synced the
+    /// segment before with exactly that length.
+    fn is_abandoned(
+        &self,
+        before: usize,
+        last: &SegmentHeader,
+        segment: &SegmentFile,
+        header: &SegmentHeader,
+    ) -> bool {
+        let goes_on = self
+            .segments
+            .get(before)
+            .is_some_and(|before| before.offset_of(last.start, header.start) < before.bytes);
+        goes_on && header.salt == last.salt && segment.bytes <= SEGMENT_HEADER_BYTES
+    }
+
+    /// A segment is synced before the next is made, so only the newest one with records has bytes
+    /// that may not be. Shape: the segments that were read, from `from` on.
+    fn find_unsynced(
+        &self,
+        headers: &[(usize, SegmentHeader)],
+        from: Lsn,
+    ) -> Option<(usize, Range<u64>)> {
+        let newest = headers
+            .iter()
+            .rfind(|(_, header)| header.start < self.end)?;
+        let (index, header) = newest;
+        let segment = self.segments.get(*index)?;
+        let offset = |lsn| segment.offset_of(header.start, lsn);
+        Some((*index, offset(self.synced.max(from))..offset(self.end)))
     }
 
     fn fault(&self, segment: &SegmentFile, at: Lsn, fault: LogFault) -> EngineError {
@@ -222,6 +269,7 @@ impl Scan {
                 RecordKind::Commit => {
                     let commit = CommitRecord::decode(&record.payload)
                         .map_err(|fault| self.fault(&segment, at, fault))?;
+                    self.synced = self.synced.max(commit.synced);
                     visit(ScannedVisit {
                         pages: &pages,
                         point: commit.point(end),
@@ -311,7 +359,18 @@ impl Scan {
     }
 
     /// Makes what was read durable, before anything depends on it.
+    ///
+    /// Errors: `Io`.
     pub(crate) fn sync(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
+        if let Some((index, range)) = &self.unsynced
+            && let Some(segment) = self.segments.get(*index)
+        {
+            write_again(segment, range.clone()).map_err(EngineError::io_at(
+                "write again",
+                FileRole::WalSegment,
+                &segment.path,
+            ))?;
+        }
         for segment in &self.segments {
             segment.file.sync_data().map_err(EngineError::io_at(
                 "sync",
@@ -345,6 +404,21 @@ impl Scan {
             });
         ended.collect()
     }
+}
+
+/// Writes the bytes of `range` as they were read. After a sync that failed, the kernel shows bytes
+/// that the disk does not have and that no later sync writes, unless they are written again.
+fn write_again(segment: &SegmentFile, range: Range<u64>) -> io::Result<()> {
+    const PIECE_BYTES: u64 = 1 << 20;
+    let mut at = range.start;
+    while at < range.end {
+        let bytes = PIECE_BYTES.min(range.end - at);
+        let mut piece = vec![0; usize::try_from(bytes).unwrap_or_default()];
+        os::read_exact_at(&*segment.file, &mut piece, at)?;
+        os::write_all_at(&*segment.file, &piece, at)?;
+        at += bytes;
+    }
+    Ok(())
 }
 
 /// The record at `offset`, if a valid one with that LSN is there.
