@@ -29,6 +29,8 @@ mod pinning;
 mod service;
 mod sink;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;

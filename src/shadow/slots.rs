@@ -104,6 +104,18 @@ impl SlotStore {
             }
             state.free.push(number);
         }
+        if state.slots.is_empty() {
+            self.give_back_space(&mut state);
+        }
+    }
+
+    /// No pin needs a slot: the file need not keep its size. A reader of a pin that has ended may
+    /// find its slot gone, and its last look tells it why.
+    fn give_back_space(&self, state: &mut State) {
+        if self.file.set_len(0).is_ok() {
+            state.free.clear();
+            state.next = 0;
+        }
     }
 
     /// Slots in use, and bytes of the file.
