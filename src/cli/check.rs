@@ -44,23 +44,17 @@ struct Report {
     path: String,
     /// How it was opened; null where it could not be.
     kind: Option<StillKind>,
-    #[serde(flatten)]
-    state: Option<State>,
+    /// The commit that was checked; like the next three null where nothing could be opened.
+    timestamp: Option<u64>,
+    lsn: Option<u64>,
+    page_size: Option<u64>,
+    page_count: Option<u64>,
     totals: Option<TotalsRow>,
     /// How many findings there are; at most 1000 are listed.
     finding_count: u64,
     findings: Vec<FindingRow>,
     /// What is no damage but worth knowing.
     notes: Vec<String>,
-}
-
-/// The committed state that was checked.
-#[derive(Clone, Copy, Debug, Serialize)]
-struct State {
-    timestamp: u64,
-    lsn: u64,
-    page_size: u64,
-    page_count: u64,
 }
 
 /// What was walked through.
@@ -87,8 +81,6 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
     let report = match still::open(&host, &args.path, "stillfs check") {
         Ok(still) => {
             let report = check(&still, &args.path)?;
-            // If the pin has ended, what was found may be of anything.
-            still.look()?;
             still.release()?;
             report
         }
@@ -105,12 +97,15 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
     Ok(if report.ok { Exit::Done } else { Exit::Corrupt })
 }
 
+/// Walks through `still`. Errors: `PinLost` if its pin ended before all was read.
 fn check(still: &StillDatabase, path: &Path) -> Result<Report, Failure> {
     let engine = still.engine();
     let walked = engine.check()?;
+    let damaged_copies = damaged_header_copies(engine)?;
+    // What was found after a pin ended says nothing about the database.
+    still.look()?;
     let mut findings: Vec<_> = walked.findings.iter().map(FindingRow::of_walk).collect();
     let mut notes = Vec::new();
-    let damaged_copies = damaged_header_copies(engine)?;
     let mut finding_count = walked.finding_count;
     if engine.header().state == HeaderState::Clean {
         finding_count += damaged_copies.len() as u64;
@@ -121,18 +116,15 @@ fn check(still: &StillDatabase, path: &Path) -> Result<Report, Failure> {
         notes.extend(damaged_copies.iter().map(note));
     }
     let stats = engine.stats();
-    let state = State {
-        timestamp: stats.timestamp,
-        lsn: stats.lsn,
-        page_size: stats.page_size,
-        page_count: stats.page_count,
-    };
     let mut report = Report {
         ok: true,
         exit: Exit::Done as u8,
         path: path.display().to_string(),
         kind: Some(still.kind()),
-        state: Some(state),
+        timestamp: Some(stats.timestamp),
+        lsn: Some(stats.lsn),
+        page_size: Some(stats.page_size),
+        page_count: Some(stats.page_count),
         totals: Some(walked.totals.into()),
         finding_count,
         findings,
@@ -182,7 +174,10 @@ impl Report {
             exit: Exit::Corrupt as u8,
             path: path.display().to_string(),
             kind: None,
-            state: None,
+            timestamp: None,
+            lsn: None,
+            page_size: None,
+            page_count: None,
             totals: None,
             finding_count: 1,
             findings: vec![finding],
@@ -200,16 +195,15 @@ impl Report {
     /// For people.
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if let Some(state) = self.state {
-            let kind = match self.kind {
-                Some(StillKind::Pinned) => "a pin of the running engine",
-                _ => "as it lies on disk",
-            };
-            lines.push(format!("{}: {kind}", self.path));
-            lines.push(format!(
-                "commit {} at LSN {}, {} pages of {} bytes",
-                state.timestamp, state.lsn, state.page_count, state.page_size
-            ));
+        lines.extend(self.kind.map(|kind| match kind {
+            StillKind::Pinned => format!("{}: a pin of the running engine", self.path),
+            _ => format!("{}: as it lies on disk", self.path),
+        }));
+        if let (Some(timestamp), Some(lsn)) = (self.timestamp, self.lsn) {
+            lines.push(format!("commit {timestamp} at LSN {lsn}"));
+        }
+        if let (Some(size), Some(count)) = (self.page_size, self.page_count) {
+            lines.push(format!("{count} pages of {size} bytes"));
         }
         lines.extend(self.totals.iter().flat_map(TotalsRow::lines));
         lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
@@ -272,5 +266,85 @@ impl From<Totals> for TotalsRow {
             free_pages: totals.free_pages,
             unreached_pages: totals.unreached_pages,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods)]
+
+    use super::*;
+    use crate::database::{Database, EngineOptions, PinServing, SHADOW_DIR};
+
+    fn database(dir: &Path) -> Database {
+        let database = Database::open(dir, &EngineOptions::default(), PinServing::On).unwrap();
+        let mut write = database.begin_write().unwrap();
+        for number in 0..2000_u32 {
+            write.put("t", &number.to_be_bytes(), &[7; 100]).unwrap();
+        }
+        write.commit().unwrap();
+        database
+    }
+
+    fn open(dir: &Path) -> StillDatabase {
+        still::open(&Host::system(), dir, "test").unwrap()
+    }
+
+    #[test]
+    fn running_database_is_checked_through_a_pin_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = database(dir.path());
+        let still = open(dir.path());
+        let mut write = database.begin_write().unwrap();
+        write.clear("t").unwrap();
+        write.commit().unwrap();
+        database.checkpoint().unwrap();
+        let report = check(&still, dir.path()).unwrap();
+        assert!(report.ok, "{:?}", report.findings);
+        assert_eq!(report.kind, Some(StillKind::Pinned));
+        assert_eq!(report.totals.map(|totals| totals.entries), Some(2000));
+        still.release().unwrap();
+        assert_eq!(database.stats().pins, 0);
+    }
+
+    /// Whatever a reader of an ended pin meets is no damage of the database, and no proof that there
+    /// is none.
+    #[test]
+    fn pin_that_ended_meanwhile_is_neither_clean_nor_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let _database = database(dir.path());
+        let still = open(dir.path());
+        let names = std::fs::read_dir(dir.path().join(SHADOW_DIR)).unwrap();
+        let pins = names.map(|name| name.unwrap().path());
+        let pins: Vec<_> = pins
+            .filter(|path| path.extension().is_some_and(|end| end == "pin"))
+            .collect();
+        assert_eq!(pins.len(), 1);
+        let index = std::fs::OpenOptions::new().write(true).open(&pins[0]);
+        index.unwrap().set_len(0).unwrap();
+        assert_eq!(check(&still, dir.path()).unwrap_err().exit, Exit::PinLost);
+    }
+
+    #[test]
+    fn report_names_file_page_and_expectation() {
+        let fault = PageFault::Checksum {
+            expected: 1,
+            found: 2,
+        };
+        let row = FindingRow::of_page(PageNo(7), &fault);
+        let report = Report::unopened(Path::new("/d"), row);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!((&json["ok"], &json["exit"]), (&false.into(), &12.into()));
+        let finding = &json["findings"][0];
+        assert_eq!(finding["file"], "data.pages");
+        assert_eq!(finding["page"], 7);
+        assert_eq!(finding["problem"], "checksum");
+        assert_eq!(finding["expected"], "00000001");
+        assert_eq!(finding["found"], "00000002");
+        let text = report.lines().join("\n");
+        assert!(
+            text.contains("damaged: data.pages page 7: checksum 00000002"),
+            "{text}"
+        );
     }
 }

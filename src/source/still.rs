@@ -189,3 +189,74 @@ impl StillDatabase {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods)]
+
+    use super::*;
+    use crate::database::{Database, EngineOptions, PinServing};
+
+    fn made(dir: &Path, serving: PinServing) -> Database {
+        let database = Database::open(dir, &EngineOptions::default(), serving).unwrap();
+        let mut write = database.begin_write().unwrap();
+        write.put("t", b"k", b"v").unwrap();
+        write.commit().unwrap();
+        database
+    }
+
+    fn value(still: &StillDatabase) -> Option<Vec<u8>> {
+        still.engine().begin_read().get("t", b"k").unwrap()
+    }
+
+    /// A link, the page file in its directory, and a copy under another name all lead to it.
+    #[test]
+    fn every_way_to_name_a_stopped_database_opens_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, host) = (root.path().join("d"), Host::system());
+        made(&dir, PinServing::Off).close().unwrap();
+        let (link, copy) = (root.path().join("link"), root.path().join("copy.pages"));
+        std::os::unix::fs::symlink(&dir, &link).unwrap();
+        std::fs::copy(dir.join(PAGE_FILE), &copy).unwrap();
+        for (path, kind) in [
+            (&dir, StillKind::Directory),
+            (&link, StillKind::Directory),
+            (&dir.join(PAGE_FILE), StillKind::Directory),
+            (&link.join(PAGE_FILE), StillKind::Directory),
+            (&copy, StillKind::File),
+        ] {
+            let still = open(&host, path, "test").unwrap();
+            assert_eq!((still.kind(), value(&still)), (kind, Some(b"v".to_vec())));
+            still.release().unwrap();
+        }
+    }
+
+    /// The page file of a running engine means the newest commit, which is still in the log.
+    #[test]
+    fn running_database_is_pinned_also_by_its_page_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = made(dir.path(), PinServing::On);
+        let still = open(&Host::system(), &dir.path().join(PAGE_FILE), "test").unwrap();
+        assert_eq!(
+            (still.kind(), value(&still)),
+            (StillKind::Pinned, Some(b"v".to_vec()))
+        );
+        assert_eq!(database.stats().pins, 1);
+        still.release().unwrap();
+        assert_eq!(database.stats().pins, 0);
+    }
+
+    /// A copy of the page file alone, made while the engine ran, lacks what the log has.
+    #[test]
+    fn page_file_that_needs_its_log_is_refused_without_it() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, copy) = (root.path().join("d"), root.path().join("copy.pages"));
+        let _database = made(&dir, PinServing::Off);
+        std::fs::copy(dir.join(PAGE_FILE), &copy).unwrap();
+        let error = open(&Host::system(), &copy, "test").unwrap_err();
+        assert!(
+            matches!(error, SourceError::Engine(EngineError::Log { .. })),
+            "{error}"
+        );
+    }
+}

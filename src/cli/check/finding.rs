@@ -67,7 +67,6 @@ impl FindingRow {
             Problem::EntryCount {
                 expected, found, ..
             } => Self::new(page, "entry_count", text).expecting(expected, found),
-            _ => Self::new(page, "other", text),
         }
     }
 

@@ -70,7 +70,9 @@ impl ContentDigest {
 mod tests {
     use super::*;
 
-    fn digest(tables: &[(&str, &[(&[u8], &[u8])])]) -> String {
+    type Entries<'a> = &'a [(&'a [u8], &'a [u8])];
+
+    fn digest(tables: &[(&str, Entries<'_>)]) -> String {
         let mut digest = ContentDigest::new();
         for (name, entries) in tables {
             digest.table(name);
