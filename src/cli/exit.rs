@@ -95,8 +95,8 @@ impl Failure {
     }
 
     /// A command line that cannot be followed.
-    pub(crate) fn usage(text: impl std::fmt::Display) -> Self {
-        Self::new(Exit::Usage, anyhow::anyhow!("{text}"))
+    pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self::new(Exit::Usage, error)
     }
 
     /// The error with its causes, on one line, none of them said twice.

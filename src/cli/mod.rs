@@ -10,12 +10,16 @@
 //! umount --- unmounts, then waits until the daemon has let its record go
 //! ```
 
+mod check;
 mod daemon;
+mod dump;
 mod exit;
+mod load;
 mod mount;
 mod output;
 mod run;
 mod serve;
+mod size;
 mod status;
 mod umount;
 
@@ -75,6 +79,12 @@ enum Command {
     Run(run::RunArgs),
     /// Show mounts and pins, also those of dead daemons.
     Status(status::StatusArgs),
+    /// Walk every structure of a database: running (by a pin of its own), a copy, or a mount.
+    Check(check::CheckArgs),
+    /// Print every table, key and value in key order, or one digest of it.
+    Dump(dump::DumpArgs),
+    /// Read a dump from standard input into a new database.
+    Load(load::LoadArgs),
     /// What `mount` and `run` leave in the background.
     #[command(hide = true)]
     Daemon(daemon::DaemonArgs),
@@ -105,6 +115,9 @@ pub fn main() -> ExitCode {
         Command::Umount(args) => umount::run(args),
         Command::Run(args) => return run::run(args),
         Command::Status(args) => status::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Dump(args) => dump::run(args),
+        Command::Load(args) => load::run(args),
         Command::Daemon(args) => return daemon::run(args),
     };
     finish(outcome)
