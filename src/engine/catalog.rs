@@ -179,6 +179,7 @@ mod tests {
     use super::*;
     use crate::engine::btree::memory_pages::MemoryPages;
 
+    /// C1: however the catalog grows and shrinks, it is found at page 2, and a table keeps its root.
     #[test]
     fn tables_are_created_once_listed_in_order_and_dropped_with_their_pages() {
         let mut pages = MemoryPages::with_catalog(4096);

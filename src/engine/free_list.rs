@@ -236,6 +236,7 @@ mod tests {
         Ok(found)
     }
 
+    /// F1: nothing is lost and nothing given out twice.
     #[test]
     fn every_page_pushed_is_popped_once_over_many_trunks() {
         for bytes in [4096, 16384] {

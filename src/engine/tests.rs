@@ -75,7 +75,7 @@ fn assert_sound(engine: &Engine) {
     assert!(report.is_clean(), "{:?}", report.findings);
 }
 
-/// E1, E7, E9, E10, W2, W5: after a crash of the machine at any moment exactly the acknowledged
+/// E1, E7, E9, E10, W2, W5, E6: after a crash of the machine at any moment exactly the acknowledged
 /// commits are there, or one whole commit more that was under way.
 #[test]
 fn acknowledged_commits_survive_crashes_of_the_machine() {
@@ -261,7 +261,7 @@ fn missing_log_is_an_error() {
     assert_eq!(error.kind(), error::ErrorKind::Corrupt, "{error}");
 }
 
-/// E8: after a failed sync every later write fails until the database is opened again, and no
+/// E8, W3: after a failed sync every later write fails until the database is opened again, and no
 /// acknowledged commit is lost.
 #[test]
 fn failed_sync_poisons_until_the_next_open() {
@@ -274,9 +274,10 @@ fn failed_sync_poisons_until_the_next_open() {
     };
     put(&engine, b"good").unwrap();
     use crate::os::sim::{Fault, Operation};
+    const EIO: i32 = 5;
     simulated
         .disk
-        .set_faults(Faults::none().with(Fault::errno(Operation::SyncData, libc::EIO)));
+        .set_faults(Faults::none().with(Fault::errno(Operation::SyncData, EIO)));
     assert!(matches!(
         put(&engine, b"bad"),
         Err(EngineError::Poisoned { .. })
@@ -317,4 +318,38 @@ fn full_disk_undoes_the_commit_and_nothing_else() {
     drop(engine);
     let engine = open(&simulated.crash(1).host).unwrap();
     assert_eq!(engine.begin_read().entry_count("t").unwrap(), 3);
+}
+
+/// B5: what is half done must not be committed; the state before it is untouched.
+#[test]
+fn broken_transaction_can_only_be_rolled_back() {
+    use crate::os::sim::{Fault, Operation};
+    let simulated = Host::simulated(6);
+    let engine = open(&simulated.host).unwrap();
+    let mut write = engine.begin_write().unwrap();
+    for key in 0..2000_u32 {
+        write.put("t", &key.to_be_bytes(), &[1; 50]).unwrap();
+    }
+    write.commit().unwrap();
+    engine.close().unwrap();
+    drop(engine);
+    let engine = open(&simulated.host).unwrap();
+    let before = contents(&engine.begin_read());
+    drop(engine);
+    let engine = open(&simulated.host).unwrap();
+    let mut write = engine.begin_write().unwrap();
+    write.put("t", b"first", b"v").unwrap();
+    let unreadable = Fault::kind(Operation::Read, std::io::ErrorKind::Other).on("data.pages");
+    simulated
+        .disk
+        .set_faults(Faults::none().with(unreadable.times(u64::MAX)));
+    assert!(write.put("t", &500_u32.to_be_bytes(), b"v").is_err());
+    simulated.disk.set_faults(Faults::none());
+    assert!(matches!(
+        write.put("t", b"other", b"v"),
+        Err(EngineError::Aborted)
+    ));
+    assert!(matches!(write.commit(), Err(EngineError::Aborted)));
+    assert_eq!(contents(&engine.begin_read()), before);
+    assert_sound(&engine);
 }

@@ -384,6 +384,7 @@ mod tests {
         Some(found.liveness)
     }
 
+    /// M7: the lock is the only sign of life.
     #[test]
     fn a_record_is_alive_exactly_while_it_is_held() {
         let (_dir, registry) = registry();

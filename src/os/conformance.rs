@@ -263,7 +263,7 @@ fn take(disk: &dyn Disk, dir: &Path, step: &Step) -> Result<Vec<u8>, Option<i32>
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// The real disk is the model: whatever it shows, the simulated one must show too.
+    /// O1: the real disk is the model: whatever it shows, the simulated one must show too.
     #[test]
     fn simulated_disk_shows_what_the_real_one_shows(
         steps in proptest::collection::vec(step(), 1..60),

@@ -36,7 +36,7 @@ fn stat_says_what_the_tree_says() {
     );
 }
 
-/// Backup tools compare inode and times with their last run: reading must change neither.
+/// M1, V1: backup tools compare inode and times with their last run: reading must change neither.
 #[test]
 fn reading_changes_no_attribute() {
     let Some(rig) = Rig::new() else { return };

@@ -79,6 +79,7 @@ fn start_and_kill() -> Option<Daemon> {
     Some(daemon)
 }
 
+/// M5: an empty directory would be backed up as one.
 #[test]
 fn a_dead_daemons_mount_gives_errors_and_no_empty_directory() {
     let Some(daemon) = start_and_kill() else {

@@ -83,13 +83,14 @@ fn assert_refused(root: &Path) {
     }
 }
 
+/// M3, whatever the attempt is.
 #[test]
 fn a_mount_refuses_every_write() {
     let Some(rig) = Rig::new() else { return };
     assert_refused(&rig.mnt);
 }
 
-/// The daemon does not rely on the kernel's read-only flag, which root can take away.
+/// M3: the daemon does not rely on the kernel's read-only flag, which root can take away.
 #[test]
 fn a_mount_that_was_remounted_writable_refuses_every_write() {
     let Some(rig) = Rig::new() else { return };

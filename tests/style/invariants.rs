@@ -65,28 +65,24 @@ fn test_text(file: &TextFile, is_test_file: bool) -> String {
     lines.map(|(_, text)| text).collect::<Vec<_>>().join("\n")
 }
 
-/// Whether `file` is a whole file of tests: below `tests/`, or named by a `#[cfg(test)] mod` line.
+/// Whether `file` is a whole file of tests: below `tests/`, or below what a `#[cfg(test)] mod` line names.
 fn is_test_file(file: &TextFile, files: &[TextFile]) -> bool {
     let stem = file.path.strip_suffix(".rs").unwrap_or(&file.path);
-    let name = stem.rsplit('/').next().unwrap_or(stem);
-    let is_declared = || {
-        let folder = stem.strip_suffix(name).unwrap_or_default();
-        let parent = folder.trim_end_matches('/');
-        let parents = [
-            format!("{folder}mod.rs"),
-            format!("{parent}.rs"),
-            format!("{folder}lib.rs"),
-        ];
-        files
-            .iter()
-            .filter(|file| parents.contains(&file.path))
-            .any(|file| {
-                test_modules(&file.tokens())
-                    .iter()
-                    .any(|module| module == name)
-            })
-    };
-    is_below(&file.path, "tests") || is_declared()
+    let ends = stem.match_indices('/').map(|(at, _)| at);
+    let mut modules = ends.chain([stem.len()]).map(|end| &stem[..end]);
+    is_below(&file.path, "tests") || modules.any(|module| is_declared_test(module, files))
+}
+
+/// Whether the file above `module`, a path without `.rs`, declares it as `#[cfg(test)] mod`.
+fn is_declared_test(module: &str, files: &[TextFile]) -> bool {
+    let (parent, name) = module.rsplit_once('/').unwrap_or(("", module));
+    let parents = [
+        format!("{parent}/mod.rs"),
+        format!("{parent}.rs"),
+        format!("{parent}/lib.rs"),
+    ];
+    let mut above = files.iter().filter(|file| parents.contains(&file.path));
+    above.any(|file| test_modules(&file.tokens()).iter().any(|test| test == name))
 }
 
 /// Ids of `design` that no head of `sources` states, or that no test names.
@@ -142,7 +138,8 @@ fn ids_are_read_from_lists_and_tables() {
 
 #[test]
 fn an_invariant_without_head_or_test_is_found() {
-    let design = TextFile::sample(DESIGN, "* **E1** a\n* **E12** b\n* **S1** c\n* **N1** d\n");
+    let text = "* **E1** a\n* **E12** b\n* **S1** c\n* **N1** d\n* **S2** e\n";
+    let design = TextFile::sample(DESIGN, text);
     let sources = [
         TextFile::sample(
             "src/engine/mod.rs",
@@ -150,7 +147,7 @@ fn an_invariant_without_head_or_test_is_found() {
         ),
         TextFile::sample(
             "src/pin/mod.rs",
-            "//! E12 z\n#[cfg(test)]\nmod model;\n// S1, no test",
+            "//! E12 z, S2\n#[cfg(test)]\nmod model;\n// S1, no test",
         ),
         TextFile::sample("src/pin/model.rs", "/// N1 under load.\nfn f() {}"),
         TextFile::sample(
@@ -158,10 +155,12 @@ fn an_invariant_without_head_or_test_is_found() {
             "// E12\n#[cfg(test)]\nmod tests {\n  /// E1 holds.\n}",
         ),
         TextFile::sample("tests/crash.rs", "/// Of E12.\nfn f() {}"),
+        TextFile::sample("src/pin/model/deep.rs", "/// Of S2.\nfn f() {}"),
     ];
     let found = check(&design, &sources);
     assert_eq!(subjects(&found), ["S1"]);
     assert!(found[0].text.contains("no test"), "{}", found[0]);
-    let found = check(&design, &sources[3..]);
-    assert_eq!(subjects(&found), ["E1", "E12", "S1", "S1", "N1", "N1"]);
+    let found = check(&design, &sources[3..5]);
+    let expected = ["E1", "E12", "S1", "S1", "N1", "N1", "S2", "S2"];
+    assert_eq!(subjects(&found), expected);
 }

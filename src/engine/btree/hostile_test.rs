@@ -267,7 +267,7 @@ fn unsorted_cells_are_found() {
     assert_eq!(expected, "keys in ascending order");
 }
 
-/// A link up or to the node itself would be a circle.
+/// K1: a link up or to the node itself would be a circle.
 #[test]
 fn circle_of_links_is_found() {
     let (mut image, list, roots) = database(4096);

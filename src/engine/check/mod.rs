@@ -432,6 +432,7 @@ mod tests {
         assert!(report.totals.unreached_pages > 3);
     }
 
+    /// K3: a list without end would take memory without end.
     #[test]
     fn findings_are_counted_past_the_last_one_that_is_listed() {
         let mut pages = MemoryPages::with_catalog(4096);

@@ -176,6 +176,7 @@ mod tests {
         })
     }
 
+    /// M2, V2: a short reply would be taken for the end of the file.
     #[test]
     fn a_reply_is_the_whole_range_up_to_the_end() {
         let (filesystem, _, _stale) = filesystem();

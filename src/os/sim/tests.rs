@@ -30,7 +30,7 @@ fn images<T: Ord>(disk: &SimDisk, look: impl Fn(&SimDisk) -> T) -> BTreeSet<T> {
         .collect()
 }
 
-/// X1.
+/// X1, O1.
 #[test]
 fn file_synced_with_its_name_survives_every_crash() {
     let disk = SimDisk::new(1);
@@ -42,7 +42,7 @@ fn file_synced_with_its_name_survives_every_crash() {
     assert_eq!(seen, BTreeSet::from([Some(b"abc".to_vec())]));
 }
 
-/// X1: the data alone do not help, and neither does the name alone.
+/// X1, O1, O2: the data alone do not help, and neither does the name alone.
 #[test]
 fn synced_file_may_vanish_with_its_name_and_a_synced_name_may_have_no_data() {
     let disk = SimDisk::new(1);
@@ -206,7 +206,7 @@ fn kill_before_a_change_stops_only_the_process_that_makes_it() {
     assert_eq!(disk.process_crash().list(path("/")).unwrap(), ["a"]);
 }
 
-/// X3.
+/// X3, O3.
 #[test]
 fn failed_sync_may_lose_data_that_a_later_sync_does_not_bring_back() {
     let mut seen = BTreeSet::new();

@@ -194,6 +194,7 @@ mod tests {
         file.into()
     }
 
+    /// U2: a child that the receiver starts must not inherit them.
     #[test]
     fn descriptors_arrive_in_order_and_close_on_exec() {
         let (left, right) = UnixStream::pair().unwrap();
@@ -222,7 +223,7 @@ mod tests {
             .count()
     }
 
-    /// One too many is told apart also where the padding of the control data would have room for it.
+    /// U1: one too many is told apart also where the padding of the control data would have room for it.
     #[test]
     fn more_descriptors_than_asked_for_are_an_error_and_none_leaks() {
         let file = RealFile::from_fd(file_with(b"x"));

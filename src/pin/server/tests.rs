@@ -60,7 +60,7 @@ fn release_returns_after_the_pin_has_ended() {
     assert_eq!(service.fate(nth_pin(1)), Fate::Released);
 }
 
-/// P1.
+/// P1, P8: of two pins of one process only the one ends whose connection does.
 #[test]
 fn end_of_the_connection_releases_the_pin() {
     let service = FakeService::new();

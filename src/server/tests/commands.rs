@@ -157,6 +157,7 @@ fn keys_and_values_that_do_not_fit_are_refused() {
     client.ask("EXISTS v", ":0\r\n");
 }
 
+/// R3: an error is an error, and not half a command.
 #[test]
 fn expiry_is_refused_and_changes_nothing() {
     let running = Running::new();

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::*;
 
+/// R6: a length is believed only as far as bytes arrive.
 #[test]
 fn garbage_and_lying_lengths_end_the_connection_with_a_reason() {
     let running = Running::new();

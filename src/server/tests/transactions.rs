@@ -40,7 +40,7 @@ fn a_command_that_cannot_be_queued_aborts_the_transaction() {
     client.ask("GET k", "$-1\r\n");
 }
 
-/// Nobody sees a part of a transaction, and nobody's commands come between.
+/// R4: nobody sees a part of a transaction, and nobody's commands come between.
 #[test]
 fn transactions_are_isolated() {
     let running = Running::new();
@@ -163,7 +163,7 @@ fn ten_thousand_pipelined_commands_are_answered_in_order() {
     assert!(commits < 5_000, "{commits} commits");
 }
 
-/// Written by one send, so the server finds both in one batch or in two; either way in order.
+/// R2: written by one send, so the server finds both in one batch or in two; either way in order.
 #[test]
 fn commands_of_a_batch_see_those_before_them() {
     let running = Running::new();
