@@ -127,7 +127,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 fn exit_of(error: &anyhow::Error) -> Exit {
     error
         .chain()
-        .find_map(|cause| exit_of_cause(cause))
+        .find_map(exit_of_cause)
         .unwrap_or(Exit::Failed)
 }
 

@@ -189,7 +189,7 @@ fn next_incarnation_ends_the_pins_of_the_one_before() {
     let open = |name: String| os::Disk::open(&disk, &path.join(name), OpenMode::Read).unwrap();
     let index = open(format!("shadow/{}.pin", pin.id()));
     let (live, slots) = (open("data.pages".into()), open("shadow/slots".into()));
-    let header = std::sync::Arc::new(NativeHeader);
+    let header = Arc::new(NativeHeader);
     let reader = crate::view::PinnedFile::open(live, slots, index, header).unwrap();
     let read = || {
         let mut out = vec![0; whole.len()];

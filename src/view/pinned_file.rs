@@ -9,12 +9,12 @@ use crate::codec;
 use crate::fault::{self, Fault};
 use crate::os::{self, File, FileIdentity, LockKind};
 use crate::page::{self, PageFault, PageNo};
-use crate::shadow::index::{
-    ENTRY_BYTES, Entry, INDEX_SECTOR_BYTES, IndexFault, IndexHeader, entry_offset,
-};
+use crate::shadow::index::{Entry, INDEX_SECTOR_BYTES, IndexFault, IndexHeader, entry_offset};
 use crate::view::merged_read::{MergeSource, read_merged};
 use crate::view::tree::{EndSeen, RangeRead, ReadError};
 
+/// Bytes of an index entry in memory.
+const ENTRY_WIDTH: usize = size_of::<u64>();
 /// How often a header that looks torn is looked at.
 const LOOKS: u32 = 3;
 
@@ -163,7 +163,7 @@ impl MergeSource for PinnedFile {
 
     fn read_entries(&self, first: PageNo, out: &mut [Entry]) -> Result<(), ReadError> {
         let offset = entry_offset(first).unwrap_or(u64::MAX);
-        let mut bytes = vec![0; out.len() * ENTRY_BYTES as usize];
+        let mut bytes = vec![0; out.len() * ENTRY_WIDTH];
         let found = os::read_up_to(&*self.index, &mut bytes, offset).map_err(io_error(
             "read",
             "the pin's index",
@@ -175,7 +175,7 @@ impl MergeSource for PinnedFile {
             });
         }
         let mut page = first;
-        for (entry, raw) in out.iter_mut().zip(bytes.chunks_exact(ENTRY_BYTES as usize)) {
+        for (entry, raw) in out.iter_mut().zip(bytes.chunks_exact(ENTRY_WIDTH)) {
             let raw = codec::get_u64(raw, 0).unwrap_or_default();
             *entry = Entry::decode(raw).ok_or(ReadError::Entry { page, entry: raw })?;
             page = PageNo(page.0 + 1);
@@ -271,7 +271,7 @@ impl RangeRead for PinnedFile {
         let skip = offset % page_bytes;
         let page_count = (skip + bytes).div_ceil(page_bytes);
         let shadowed_before = self.shadow_pages.load(Ordering::Relaxed);
-        if skip == 0 && bytes % page_bytes == 0 {
+        if skip == 0 && bytes.is_multiple_of(page_bytes) {
             read_merged(self, PageNo(first), out)?;
         } else {
             let length = usize::try_from(page_count * page_bytes).unwrap_or(usize::MAX);

@@ -41,6 +41,7 @@ impl<R: PageRead> Entry<'_, R> {
     }
 
     /// Length of the value in bytes; reads no chain.
+    #[cfg(test)]
     pub(crate) fn value_bytes(&self) -> u64 {
         match self.leaf.content(self.index) {
             Content::Inline(value) => value.len() as u64,
