@@ -19,5 +19,8 @@ pub mod database;
 
 pub mod mount;
 pub mod server;
+pub mod source;
+
+pub mod cli;
 
 pub use database::Database;

@@ -1,3 +1,7 @@
 //! The `stillfs` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stillfs::cli::main()
+}

@@ -114,6 +114,12 @@ pub fn canonical(path: &Path) -> io::Result<PathBuf> {
     std::fs::canonicalize(path)
 }
 
+/// Removes the empty directory at `path`; a link is none. Nothing is synced. Errors: the system's.
+pub fn remove_dir(path: &Path) -> io::Result<()> {
+    let flags = nix::unistd::UnlinkatFlags::RemoveDir;
+    Ok(nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, flags)?)
+}
+
 /// Makes `path` and what is missing above it, each with the permission bits `mode` less the umask.
 ///
 /// It is no error if the directory is there. Nothing is synced. Errors: the system's; `NotADirectory`

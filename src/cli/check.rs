@@ -1,0 +1,350 @@
+//! `stillfs check`: every structure of a database is walked through, and nothing is changed.
+//!
+//! Runs in its own process, on a stopped database, a copy, a mount, or a pin of a running engine.
+//! The log is replayed in memory, so damage there is found too. What is checked is one committed
+//! state: every page that belongs to it, and both copies of the header.
+
+mod finding;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::exit::{Exit, Failure, Outcome};
+use super::output;
+use crate::database::{Engine, Header, Totals};
+use crate::engine::error::{EngineError, ErrorKind, FileRole};
+use crate::engine::header::HeaderState;
+use crate::lsn::Lsn;
+use crate::os::{self, Host};
+use crate::page::{self, PageFault, PageNo};
+use crate::source::SourceError;
+use crate::source::still::{self, StillDatabase, StillKind};
+use finding::FindingRow;
+
+/// Look for damage in a database
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// A database: its directory (an engine may run on it), a mount, a copy, or a data.pages file
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a check says. With `--json` these names are stable.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// Whether nothing is wrong.
+    ok: bool,
+    /// The exit code.
+    exit: u8,
+    /// What was checked.
+    path: String,
+    /// How it was opened; null where it could not be.
+    kind: Option<StillKind>,
+    /// The commit that was checked; like the next three null where nothing could be opened.
+    timestamp: Option<u64>,
+    lsn: Option<u64>,
+    page_size: Option<u64>,
+    page_count: Option<u64>,
+    totals: Option<TotalsRow>,
+    /// How many findings there are; at most 1000 are listed.
+    finding_count: u64,
+    findings: Vec<FindingRow>,
+    /// What is no damage but worth knowing.
+    notes: Vec<String>,
+}
+
+/// What was walked through.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct TotalsRow {
+    tables: u64,
+    entries: u64,
+    key_bytes: u64,
+    value_bytes: u64,
+    leaf_pages: u64,
+    inner_pages: u64,
+    overflow_pages: u64,
+    trunk_pages: u64,
+    free_pages: u64,
+    unreached_pages: u64,
+}
+
+/// Checks the database at the path.
+///
+/// `Done` or `Corrupt`. Errors: those of opening it, but damage is a report; `PinLost` if the pin
+/// ended before all was read.
+pub(crate) fn run(args: &CheckArgs) -> Outcome {
+    let host = Host::system();
+    let report = match still::open(&host, &args.path, "stillfs check") {
+        Ok(still) => {
+            let report = check(&still, &args.path)?;
+            still.release()?;
+            report
+        }
+        Err(SourceError::Engine(error)) if error.kind() == ErrorKind::Corrupt => {
+            Report::unopened(&args.path, FindingRow::of_error(&error, None))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if args.json {
+        output::json(&report);
+    } else {
+        report.lines().iter().for_each(|line| output::line(line));
+    }
+    Ok(if report.ok { Exit::Done } else { Exit::Corrupt })
+}
+
+/// Walks through `still`. Errors: `PinLost` if its pin ended before all was read.
+fn check(still: &StillDatabase, path: &Path) -> Result<Report, Failure> {
+    let engine = still.engine();
+    let walked = engine.check()?;
+    let damaged_copies = damaged_header_copies(engine)?;
+    // What was found after a pin ended says nothing about the database.
+    still.look()?;
+    let mut findings: Vec<_> = walked.findings.iter().map(FindingRow::of_walk).collect();
+    let mut notes = Vec::new();
+    let mut finding_count = walked.finding_count;
+    if engine.header().state == HeaderState::Clean {
+        finding_count += damaged_copies.len() as u64;
+        findings.splice(0..0, damaged_copies);
+    } else {
+        // The copy that was being written when the machine stopped; the next start writes both.
+        let note = |copy: &FindingRow| format!("{copy}; the other copy of the header counts");
+        notes.extend(damaged_copies.iter().map(note));
+    }
+    let stats = engine.stats();
+    let mut report = Report {
+        ok: true,
+        exit: Exit::Done as u8,
+        path: path.display().to_string(),
+        kind: Some(still.kind()),
+        timestamp: Some(stats.timestamp),
+        lsn: Some(stats.lsn),
+        page_size: Some(stats.page_size),
+        page_count: Some(stats.page_count),
+        totals: Some(walked.totals.into()),
+        finding_count,
+        findings,
+        notes,
+    };
+    report.judge();
+    Ok(report)
+}
+
+/// The walk leaves the two header pages out, and opening is content with one of them.
+fn damaged_header_copies(engine: &Engine) -> Result<Vec<FindingRow>, Failure> {
+    let mut damaged = Vec::new();
+    let mut bytes = vec![0; engine.page_size().bytes()];
+    for copy in [PageNo(0), PageNo(1)] {
+        let offset = copy.0 * u64::from(engine.page_size().get());
+        let checked = match os::read_up_to(&**engine.live_file(), &mut bytes, offset) {
+            Ok(found) if found < bytes.len() => Err(PageFault::Short { found }),
+            Ok(_) => page::check(&bytes, copy, Lsn::MAX),
+            Err(source) => {
+                let error = EngineError::Io {
+                    op: "read",
+                    file: FileRole::PageFile,
+                    path: Some(engine.data_path().to_owned()),
+                    source,
+                };
+                damaged.push(FindingRow::of_error(&error, Some(copy)));
+                continue;
+            }
+        };
+        match checked {
+            Err(fault) => damaged.push(FindingRow::of_page(copy, &fault)),
+            Ok(()) => damaged.extend(
+                Header::decode(&bytes)
+                    .err()
+                    .map(|fault| FindingRow::of_header(copy, fault)),
+            ),
+        }
+    }
+    Ok(damaged)
+}
+
+impl Report {
+    /// Of a database that is too damaged to be opened.
+    fn unopened(path: &Path, finding: FindingRow) -> Self {
+        let mut report = Self {
+            ok: false,
+            exit: Exit::Corrupt as u8,
+            path: path.display().to_string(),
+            kind: None,
+            timestamp: None,
+            lsn: None,
+            page_size: None,
+            page_count: None,
+            totals: None,
+            finding_count: 1,
+            findings: vec![finding],
+            notes: Vec::new(),
+        };
+        report.judge();
+        report
+    }
+
+    fn judge(&mut self) {
+        self.ok = self.finding_count == 0;
+        self.exit = if self.ok { Exit::Done } else { Exit::Corrupt } as u8;
+    }
+
+    /// For people.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        lines.extend(self.kind.map(|kind| match kind {
+            StillKind::Pinned => format!("{}: a pin of the running engine", self.path),
+            _ => format!("{}: as it lies on disk", self.path),
+        }));
+        if let (Some(timestamp), Some(lsn)) = (self.timestamp, self.lsn) {
+            lines.push(format!("commit {timestamp} at LSN {lsn}"));
+        }
+        if let (Some(size), Some(count)) = (self.page_size, self.page_count) {
+            lines.push(format!("{count} pages of {size} bytes"));
+        }
+        lines.extend(self.totals.iter().flat_map(TotalsRow::lines));
+        lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
+        lines.extend(
+            self.findings
+                .iter()
+                .map(|finding| format!("damaged: {finding}")),
+        );
+        let unlisted = self.finding_count - self.findings.len() as u64;
+        if unlisted > 0 {
+            lines.push(format!("... and {unlisted} more findings"));
+        }
+        lines.push(match self.finding_count {
+            0 => "ok".to_owned(),
+            1 => format!("{} is damaged: 1 finding", self.path),
+            count => format!("{} is damaged: {count} findings", self.path),
+        });
+        lines
+    }
+}
+
+impl TotalsRow {
+    fn lines(&self) -> [String; 2] {
+        let Self {
+            tables,
+            entries,
+            key_bytes,
+            value_bytes,
+            leaf_pages,
+            inner_pages,
+            overflow_pages,
+            trunk_pages,
+            free_pages,
+            unreached_pages,
+        } = self;
+        [
+            format!(
+                "{tables} tables, {entries} entries, {key_bytes} bytes of keys, \
+                 {value_bytes} bytes of values"
+            ),
+            format!(
+                "pages: {leaf_pages} leaves, {inner_pages} inner, {overflow_pages} overflow, \
+                 {trunk_pages} trunks, {free_pages} free, {unreached_pages} unreached"
+            ),
+        ]
+    }
+}
+
+impl From<Totals> for TotalsRow {
+    fn from(totals: Totals) -> Self {
+        Self {
+            tables: totals.table_count,
+            entries: totals.entry_count,
+            key_bytes: totals.key_bytes,
+            value_bytes: totals.value_bytes,
+            leaf_pages: totals.leaf_pages,
+            inner_pages: totals.inner_pages,
+            overflow_pages: totals.overflow_pages,
+            trunk_pages: totals.trunk_pages,
+            free_pages: totals.free_pages,
+            unreached_pages: totals.unreached_pages,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods)]
+
+    use super::*;
+    use crate::database::{Database, EngineOptions, PinServing, SHADOW_DIR};
+
+    fn database(dir: &Path) -> Database {
+        let database = Database::open(dir, &EngineOptions::default(), PinServing::On).unwrap();
+        let mut write = database.begin_write().unwrap();
+        for number in 0..2000_u32 {
+            write.put("t", &number.to_be_bytes(), &[7; 100]).unwrap();
+        }
+        write.commit().unwrap();
+        database
+    }
+
+    fn open(dir: &Path) -> StillDatabase {
+        still::open(&Host::system(), dir, "test").unwrap()
+    }
+
+    #[test]
+    fn running_database_is_checked_through_a_pin_and_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let database = database(dir.path());
+        let still = open(dir.path());
+        let mut write = database.begin_write().unwrap();
+        write.clear("t").unwrap();
+        write.commit().unwrap();
+        database.checkpoint().unwrap();
+        let report = check(&still, dir.path()).unwrap();
+        assert!(report.ok, "{:?}", report.findings);
+        assert_eq!(report.kind, Some(StillKind::Pinned));
+        assert_eq!(report.totals.map(|totals| totals.entries), Some(2000));
+        still.release().unwrap();
+        assert_eq!(database.stats().pins, 0);
+    }
+
+    /// Whatever a reader of an ended pin meets is no damage of the database, and no proof that there
+    /// is none.
+    #[test]
+    fn pin_that_ended_meanwhile_is_neither_clean_nor_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let _database = database(dir.path());
+        let still = open(dir.path());
+        let names = std::fs::read_dir(dir.path().join(SHADOW_DIR)).unwrap();
+        let pins = names.map(|name| name.unwrap().path());
+        let pins: Vec<_> = pins
+            .filter(|path| path.extension().is_some_and(|end| end == "pin"))
+            .collect();
+        assert_eq!(pins.len(), 1);
+        let index = std::fs::OpenOptions::new().write(true).open(&pins[0]);
+        index.unwrap().set_len(0).unwrap();
+        assert_eq!(check(&still, dir.path()).unwrap_err().exit, Exit::PinLost);
+    }
+
+    #[test]
+    fn report_names_file_page_and_expectation() {
+        let fault = PageFault::Checksum {
+            expected: 1,
+            found: 2,
+        };
+        let row = FindingRow::of_page(PageNo(7), &fault);
+        let report = Report::unopened(Path::new("/d"), row);
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!((&json["ok"], &json["exit"]), (&false.into(), &12.into()));
+        let finding = &json["findings"][0];
+        assert_eq!(finding["file"], "data.pages");
+        assert_eq!(finding["page"], 7);
+        assert_eq!(finding["problem"], "checksum");
+        assert_eq!(finding["expected"], "00000001");
+        assert_eq!(finding["found"], "00000002");
+        let text = report.lines().join("\n");
+        assert!(
+            text.contains("damaged: data.pages page 7: checksum 00000002"),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,260 @@
+//! `stillfs serve`: a database as a server that speaks the Redis protocol.
+//!
+//! Runs in the engine's process until SIGTERM or SIGINT. Then nobody is let in any more, running
+//! batches are finished, a checkpoint puts everything into the live file, and it exits with 0. A
+//! second signal ends it at once with 130: like a crash, which loses nothing that was acknowledged.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use signal_hook::consts::signal::{SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use super::exit::{Exit, Failure, Outcome};
+use super::output;
+use super::size::{self, ByteSize};
+use crate::database::{Create, Database, EngineOptions, PinServing};
+use crate::os;
+use crate::page::PageSize;
+use crate::server::{Server, ServerError, ServerOptions};
+
+/// Where it listens if nothing else is said.
+const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6380);
+
+/// Run a database as a server for Redis clients, and for mounts
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    /// Directory of the database; it is made if it is missing
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Loopback address to listen on; port 0 takes any free one [default: 127.0.0.1:6380]
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    listen: Option<SocketAddr>,
+    /// Path of a Unix socket to listen on; without --listen there is then no TCP port
+    #[arg(long, value_name = "PATH")]
+    unix: Option<PathBuf>,
+    /// Page size of a new database, 4K to 64K; an existing one keeps its own [default: 8K]
+    #[arg(long, value_name = "SIZE", value_parser = size::page_size)]
+    page_size: Option<PageSize>,
+    /// Memory for clean pages
+    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    cache: ByteSize,
+    /// Log since the last checkpoint that starts the next
+    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::nonzero)]
+    checkpoint_size: ByteSize,
+    /// Log at which new transactions wait for a checkpoint; not less than the checkpoint size
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::nonzero)]
+    wal_limit: ByteSize,
+}
+
+impl ServeArgs {
+    fn engine_options(&self) -> Result<EngineOptions, Failure> {
+        if self.wal_limit < self.checkpoint_size {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "--wal-limit {} is less than --checkpoint-size {}: writers would wait for every \
+                 checkpoint",
+                self.wal_limit,
+                self.checkpoint_size
+            )));
+        }
+        Ok(EngineOptions {
+            create: Create::IfMissing,
+            page_size: self.page_size.unwrap_or(PageSize::DEFAULT),
+            cache_bytes: self.cache.0,
+            checkpoint_bytes: self.checkpoint_size.0,
+            log_bytes_max: self.wal_limit.0,
+        })
+    }
+
+    fn server_options(&self) -> Result<ServerOptions, Failure> {
+        let listen = match &self.unix {
+            None => Some(self.listen.unwrap_or(DEFAULT_ADDRESS)),
+            Some(_) => self.listen,
+        };
+        // Said before the database is opened, because it is the command line that is wrong.
+        if let Some(address) = listen.filter(|it| !it.ip().to_canonical().is_loopback()) {
+            return Err(Failure::usage(ServerError::NotLoopback { address }));
+        }
+        Ok(ServerOptions {
+            listen,
+            unix: self.unix.clone(),
+            ..ServerOptions::default()
+        })
+    }
+}
+
+/// An address with its port, where `localhost` stands for 127.0.0.1.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    numeric
+        .parse()
+        .map_err(|_| "write it as 127.0.0.1:PORT, localhost:PORT or [::1]:PORT".to_owned())
+}
+
+/// Serves the directory until it is told to stop.
+///
+/// Errors: `Usage`; `InUse` if another engine runs there; `Corrupt`; `Failed`.
+pub(crate) fn run(args: &ServeArgs) -> Outcome {
+    let (engine, server) = (args.engine_options()?, args.server_options()?);
+    let mut stop = StopSignals::catch().context("cannot catch signals")?;
+    // A link to the directory is followed; one that is missing is made where it was named.
+    let dir = os::path::canonical(&args.dir).unwrap_or_else(|_| args.dir.clone());
+    let database = Database::open(&dir, &engine, PinServing::On)?;
+    let found = database.engine().page_size();
+    if let Some(wanted) = args.page_size.filter(|wanted| *wanted != found) {
+        let (wanted, found) = (wanted.get(), found.get());
+        tracing::warn!(
+            wanted,
+            found,
+            "the database keeps the page size it was made with"
+        );
+    }
+    let served = serve(&database, server, &args.dir, &mut stop);
+    let closed = database.close();
+    served?;
+    closed.context("cannot stop cleanly; the log is replayed at the next start")?;
+    tracing::info!(dir = %dir.display(), "stopped");
+    Ok(Exit::Done)
+}
+
+fn serve(
+    database: &Database,
+    options: ServerOptions,
+    dir: &Path,
+    stop: &mut StopSignals,
+) -> Result<(), ServerError> {
+    if stop.is_asked() {
+        return Ok(());
+    }
+    let unix = options.unix.clone();
+    let server = Server::start(database.clone(), options)?;
+    output::line(&ready(dir, server.local_address(), unix.as_deref()));
+    stop.wait();
+    tracing::info!("stopping: running batches are finished, then a checkpoint is made");
+    server.stop();
+    Ok(())
+}
+
+/// What is said when clients can connect.
+fn ready(dir: &Path, address: Option<SocketAddr>, unix: Option<&Path>) -> String {
+    let mut text = format!("ready {}", dir.display());
+    if let Some(address) = address {
+        text.push_str(&format!(" {address}"));
+    }
+    if let Some(path) = unix {
+        text.push_str(&format!(" unix:{}", path.display()));
+    }
+    text
+}
+
+/// SIGTERM and SIGINT, from the moment when they are caught.
+#[derive(Debug)]
+struct StopSignals {
+    signals: Signals,
+    asked: Arc<AtomicBool>,
+}
+
+impl StopSignals {
+    /// Errors: the system's.
+    fn catch() -> io::Result<Self> {
+        let asked = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT] {
+            // In this order: the first signal finds the flag down and puts it up.
+            let exit = Exit::Interrupted as i32;
+            flag::register_conditional_shutdown(signal, exit, Arc::clone(&asked))?;
+            flag::register(signal, Arc::clone(&asked))?;
+        }
+        let signals = Signals::new([SIGTERM, SIGINT])?;
+        Ok(Self { signals, asked })
+    }
+
+    fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Waits for the first one; one that came before counts.
+    fn wait(&mut self) {
+        let _ = self.signals.forever().next();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ServeArgs,
+    }
+
+    fn parse(words: &[&str]) -> Result<ServeArgs, clap::Error> {
+        Line::try_parse_from([&["serve", "/d"], words].concat()).map(|line| line.args)
+    }
+
+    #[test]
+    fn a_unix_socket_alone_means_no_port() {
+        let listens = |words: &[&str]| parse(words).unwrap().server_options().unwrap().listen;
+        assert_eq!(listens(&[]), Some(DEFAULT_ADDRESS));
+        assert_eq!(listens(&["--unix", "/s"]), None);
+        let both = listens(&["--unix", "/s", "--listen", "localhost:7"]);
+        assert_eq!(both, Some("127.0.0.1:7".parse().unwrap()));
+    }
+
+    /// Nothing would ask a client from elsewhere for a password.
+    #[test]
+    fn only_loopback_addresses_are_taken() {
+        for text in [
+            "0.0.0.0:1",
+            "[::]:1",
+            "192.0.2.1:6380",
+            "[::ffff:192.0.2.1]:1",
+        ] {
+            let args = parse(&["--listen", text]).unwrap();
+            assert_eq!(
+                args.server_options().unwrap_err().exit,
+                Exit::Usage,
+                "{text}"
+            );
+        }
+        for text in ["127.0.0.2:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(
+                parse(&["--listen", text]).unwrap().server_options().is_ok(),
+                "{text}"
+            );
+        }
+        for text in ["6380", "127.0.0.1", "example.org:1", "localhost:99999", ""] {
+            assert!(parse(&["--listen", text]).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_that_contradict_each_other_are_refused() {
+        let args = parse(&["--wal-limit", "1M"]).unwrap();
+        assert_eq!(args.engine_options().unwrap_err().exit, Exit::Usage);
+        let args = parse(&["--wal-limit", "1M", "--checkpoint-size", "1M"]).unwrap();
+        assert_eq!(args.engine_options().unwrap().log_bytes_max, 1 << 20);
+        assert!(parse(&["--checkpoint-size", "0"]).is_err());
+        assert!(parse(&["--page-size", "5000"]).is_err());
+    }
+
+    #[test]
+    fn ready_names_everything_that_clients_can_connect_to() {
+        let dir = Path::new("/d");
+        let address = Some(DEFAULT_ADDRESS);
+        assert_eq!(ready(dir, address, None), "ready /d 127.0.0.1:6380");
+        let unix = Some(Path::new("/s"));
+        assert_eq!(ready(dir, None, unix), "ready /d unix:/s");
+        assert_eq!(ready(dir, address, unix), "ready /d 127.0.0.1:6380 unix:/s");
+    }
+}

@@ -1,0 +1,70 @@
+//! Why a source cannot be pinned or read.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::engine::error::EngineError;
+use crate::pin::PinError;
+use crate::view::tree::ReadError;
+
+/// Any failure of a source.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// Nothing is there.
+    #[error("{} does not exist", path.display())]
+    Missing {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Nothing that this build can pin is there.
+    #[error("{} is not a stillfs database: it has no data.pages that begins like one", path.display())]
+    NotASource {
+        /// The path.
+        path: PathBuf,
+    },
+    /// It is a database, but no engine runs on it.
+    #[error("no engine runs on {}: start it (stillfs serve {}); this version mounts running engines only, and a directory that nobody writes can be copied as it is", path.display(), path.display())]
+    NotRunning {
+        /// The path.
+        path: PathBuf,
+    },
+    /// An engine runs, but serves no pins to other processes.
+    #[error("the engine that runs on {} serves no pins to other processes: open it with PinServing::On", path.display())]
+    NoPinServer {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The engine has another file open than the one at the path.
+    #[error("{} is not the file that the engine has open: it was moved or replaced under it", path.display())]
+    Moved {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The engine refused, or did not answer.
+    #[error(transparent)]
+    Pin(#[from] PinError),
+    /// The view cannot be read.
+    #[error(transparent)]
+    View(#[from] ReadError),
+    /// The content cannot be understood.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The operating system refused.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        op: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl SourceError {
+    pub(super) fn io(op: &'static str, path: &std::path::Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { op, path, source }
+    }
+}

@@ -1,0 +1,8 @@
+//! The commands that serve, check, dump and load a database, as they are run.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+mod checking;
+mod dumping;
+mod rig;
+mod serving;
