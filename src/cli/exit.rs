@@ -8,6 +8,7 @@ use crate::mount::point::PointError;
 use crate::mount::registry::RegistryError;
 use crate::mount::unmount::UnmountError;
 use crate::pin::{PinError, RefusalKind};
+use crate::server::ServerError;
 use crate::source::SourceError;
 use crate::view::tree::ReadError;
 
@@ -133,10 +134,16 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 
 fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<EngineError>() {
-        return Some(exit_of_kind(error.kind()));
+        return Some(exit_of_engine(error));
     }
     if let Some(error) = cause.downcast_ref::<DatabaseError>() {
-        return Some(exit_of_kind(error.kind()));
+        return Some(match error {
+            DatabaseError::Engine(error) => exit_of_engine(error),
+            error => exit_of_kind(error.kind()),
+        });
+    }
+    if let Some(ServerError::NotLoopback { .. }) = cause.downcast_ref::<ServerError>() {
+        return Some(Exit::Usage);
     }
     if let Some(error) = cause.downcast_ref::<PinError>() {
         return Some(exit_of_pin(error));
@@ -148,7 +155,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return match error {
             SourceError::Pin(error) => Some(exit_of_pin(error)),
             SourceError::View(error) => Some(exit_of_read(error)),
-            SourceError::Engine(error) => Some(exit_of_kind(error.kind())),
+            SourceError::Engine(error) => Some(exit_of_engine(error)),
             SourceError::NoPinServer { .. } => Some(Exit::InUse),
             SourceError::Moved { .. } => Some(Exit::Corrupt),
             _ => None,
@@ -168,6 +175,18 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(Exit::InUse);
     }
     None
+}
+
+/// A read of a pinned view fails inside of an engine's I/O error.
+fn exit_of_engine(error: &EngineError) -> Exit {
+    if let EngineError::Io { source, .. } = error
+        && let Some(read) = source
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<ReadError>())
+    {
+        return exit_of_read(read);
+    }
+    exit_of_kind(error.kind())
 }
 
 fn exit_of_kind(kind: ErrorKind) -> Exit {

@@ -45,7 +45,7 @@ struct Cli {
         global = true,
         value_name = "LEVEL",
         env = "STILLFS_LOG",
-        default_value = "warn"
+        default_value = "info"
     )]
     log_level: String,
     #[command(subcommand)]

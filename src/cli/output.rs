@@ -1,6 +1,6 @@
 //! What a command prints: the only place that writes to the standard streams.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
@@ -32,6 +32,9 @@ pub(crate) fn start_log(level: &str) -> Result<(), String> {
         .with_env_filter(filter)
         .with_writer(io::stderr)
         .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        // It would say so on standard error, and panic where nobody reads that any more.
+        .log_internal_errors(false)
         .try_init();
     started.map_err(|error| format!("cannot start the log: {error}"))
 }

@@ -77,12 +77,13 @@ impl Served {
 
     pub(crate) fn start_with(dir: &Path, options: &[&str]) -> Self {
         let mut command = stillfs();
-        command
-            .arg("serve")
-            .arg(dir)
-            .args(options)
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.arg("serve").arg(dir).args(options);
+        Self::spawn(command)
+    }
+
+    /// Runs a `serve` that was put together, and waits until it is ready.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut ready = String::new();
         stdout.read_line(&mut ready).unwrap();
@@ -94,10 +95,29 @@ impl Served {
         }
     }
 
+    /// Nobody reads its log any more, if that was a pipe.
+    pub(crate) fn drop_log(&mut self) {
+        drop(self.child.stderr.take());
+    }
+
     pub(crate) fn connect(&self) -> Client {
         let address = self.ready.rsplit(' ').next().unwrap();
         let stream = TcpStream::connect(address).unwrap();
         Client(BufReader::new(stream))
+    }
+
+    /// Sends the first signal, and the second when the first has been taken note of; the exit code.
+    ///
+    /// Shape: started with its log at `info` on a pipe.
+    pub(crate) fn stop_twice(mut self, first: Signal, second: Signal) -> i32 {
+        let pid = Pid::from_raw(self.child.id().try_into().unwrap());
+        let log = BufReader::new(self.child.stderr.take().unwrap());
+        kill(pid, first).unwrap();
+        let noted = log.lines().any(|line| line.unwrap().contains("stopping"));
+        assert!(noted, "the log ended before the server stopped");
+        kill(pid, second).unwrap();
+        let status = self.child.wait().unwrap();
+        status.code().expect("it exits by itself")
     }
 
     /// SIGTERM, and the exit code. Nothing more may be said on standard output.

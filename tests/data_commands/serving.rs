@@ -1,8 +1,12 @@
 //! `stillfs serve`.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::rig::{Served, encode, expect_problem, load, run, stdout};
+use nix::sys::signal::Signal;
+
+use crate::rig::{Served, encode, expect_problem, load, run, stdout, stillfs};
 
 #[test]
 fn what_was_set_is_there_after_a_clean_stop() {
@@ -22,6 +26,44 @@ fn what_was_set_is_there_after_a_clean_stop() {
     let mut client = served.connect();
     assert_eq!(client.ask(&[b"STRLEN", b"k"]), ":3");
     assert_eq!(served.stop(), 0);
+}
+
+/// A server whose log is a pipe.
+fn logging(dir: &Path) -> Served {
+    let mut command = stillfs();
+    command.arg("serve").arg(dir);
+    command.args(["--listen", "127.0.0.1:0", "--log-level", "info"]);
+    command.stderr(Stdio::piped());
+    Served::spawn(command)
+}
+
+/// As in `stillfs serve d 2>&1 | head`: a line that cannot be logged must stop nothing.
+#[test]
+fn server_outlives_the_reader_of_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut served = logging(dir.path());
+    served.drop_log();
+    served.connect().set(b"k", b"v");
+    assert_eq!(served.stop(), 0);
+    assert_eq!(
+        std::fs::read_dir(dir.path().join("wal")).unwrap().count(),
+        0
+    );
+}
+
+/// Somebody who asks twice does not want to wait for a client that takes no replies.
+#[test]
+fn second_signal_ends_the_server_at_once_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let served = logging(dir.path());
+    let mut client = served.connect();
+    client.set(b"k", &vec![b'v'; 8 << 20]);
+    client.send(&encode(&[b"GET", b"k"]).repeat(50)).unwrap();
+    // The first reply has begun, and nobody takes the others.
+    assert_eq!(client.line().unwrap(), "$8388608");
+    assert_eq!(served.stop_twice(Signal::SIGTERM, Signal::SIGINT), 130);
+    let served = Served::start(dir.path());
+    assert_eq!(served.connect().ask(&[b"STRLEN", b"k"]), ":8388608");
 }
 
 /// The message must let somebody find out whom to stop.
