@@ -95,6 +95,10 @@ pub(crate) fn run(dir: &Path) -> Outcome<Stock> {
 
 /// Copies the pinned page file. It needs no log: alone in a directory it is a whole database, which
 /// `Database::open` would open for writing too, as a history of its own.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "an application has no simulated disk"
+)]
 fn copy(pin: &Pin, to: &Path) -> Outcome<()> {
     fs::create_dir_all(to)?;
     let mut file = fs::File::create_new(to.join(PAGE_FILE))?;

@@ -42,7 +42,6 @@ fn main() -> Outcome<()> {
         }
     };
     let parent = options.parent();
-    std::fs::create_dir_all(&parent)?;
     let host = Host::system();
     let needed = options.database_bytes / 2 * 3 + SPARE_BYTES;
     let free = host.disk.free_bytes(&parent)?;
