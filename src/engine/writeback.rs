@@ -124,10 +124,11 @@ impl Writeback<'_> {
         let written = if run.len() == 1 {
             os::write_all_at(self.live, image, offset)
         } else {
-            let bytes: Vec<u8> = run
-                .iter()
-                .flat_map(|(_, image)| image.iter().copied())
-                .collect();
+            // Page by page: an iterator over the bytes copies them one at a time.
+            let mut bytes = Vec::with_capacity(run.len() * image.len());
+            for (_, image) in run {
+                bytes.extend_from_slice(image);
+            }
             os::write_all_at(self.live, &bytes, offset)
         };
         written.map_err(EngineError::io("write", FileRole::PageFile))

@@ -1,0 +1,81 @@
+//! The arguments.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::Outcome;
+
+pub(crate) const USAGE: &str = "\
+usage: scripts/bench-pin [--gib N] [--pins N] [--dir DIRECTORY] [--json] [--quick]
+  --gib N          size of the database, default 4
+  --pins N         pins to take, default 1000
+  --dir DIRECTORY  where to work, in a folder that is removed; default below the target directory
+  --json           print one JSON object
+  --quick          256 MiB and 200 pins: says whether it works, not how fast it is";
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) database_bytes: u64,
+    pub(crate) pins: u64,
+    /// Log bytes between two checkpoints in the background.
+    pub(crate) checkpoint_bytes: u64,
+    /// How long each rate is measured.
+    pub(crate) rate_time: Duration,
+    pub(crate) json: bool,
+    dir: Option<PathBuf>,
+}
+
+/// What the arguments ask for.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    Run(Options),
+    Usage,
+}
+
+impl Options {
+    /// Cargo passes `--bench` to benchmarks; `cargo test --benches` passes nothing, and must not
+    /// start gigabytes of work.
+    pub(crate) fn parse(mut arguments: impl Iterator<Item = String>) -> Outcome<Asked> {
+        let mut options = Self {
+            database_bytes: 4 << 30,
+            pins: 1000,
+            checkpoint_bytes: 64 << 20,
+            rate_time: Duration::from_secs(4),
+            json: false,
+            dir: None,
+        };
+        let mut is_asked = false;
+        while let Some(argument) = arguments.next() {
+            is_asked = true;
+            let mut value = || arguments.next().ok_or(USAGE);
+            match argument.as_str() {
+                "--bench" => {}
+                "--gib" => options.database_bytes = value()?.parse::<u64>()? << 30,
+                "--pins" => options.pins = value()?.parse()?,
+                "--dir" => options.dir = Some(value()?.into()),
+                "--json" => options.json = true,
+                "--quick" => {
+                    options.database_bytes = 256 << 20;
+                    options.pins = 200;
+                    options.checkpoint_bytes = 8 << 20;
+                    options.rate_time = Duration::from_millis(500);
+                }
+                "--help" | "-h" => return Ok(Asked::Usage),
+                _ => return Err(format!("unknown argument {argument}\n{USAGE}").into()),
+            }
+        }
+        Ok(if is_asked {
+            Asked::Run(options)
+        } else {
+            Asked::Usage
+        })
+    }
+
+    /// The directory to work below: on the disk that builds are on, since a temporary directory
+    /// may be in memory.
+    pub(crate) fn parent(&self) -> PathBuf {
+        let default = || PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        self.dir.clone().unwrap_or_else(default)
+    }
+}
