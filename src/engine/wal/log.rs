@@ -184,23 +184,9 @@ impl Log {
     ///
     /// Errors: `Poisoned` after a failed sync, this one or an earlier one (W3).
     pub(crate) fn flush(&self, lsn: Lsn) -> Result<()> {
-        let mut flush = self.flush.lock();
-        loop {
-            if flush.durable >= lsn {
-                return Ok(());
-            }
-            if let Some(cause) = &flush.poison {
-                return Err(EngineError::Poisoned {
-                    cause: cause.clone(),
-                });
-            }
-            if !flush.leading {
-                break;
-            }
-            self.flushed.wait(&mut flush);
+        if !self.lead(lsn)? {
+            return Ok(());
         }
-        flush.leading = true;
-        drop(flush);
         let (file, end) = {
             let tail = self.tail.lock();
             (tail.file.clone(), tail.end)
@@ -224,6 +210,31 @@ impl Log {
         drop(flush);
         self.flushed.notify_all();
         outcome
+    }
+
+    /// Waits until nobody syncs, and becomes the one who does; or says that `lsn` is durable already.
+    ///
+    /// One at a time: a failed sync is reported once for a file, so a second one at the same time
+    /// could be told that all is well.
+    ///
+    /// Errors: `Poisoned`.
+    fn lead(&self, lsn: Lsn) -> Result<bool> {
+        let mut flush = self.flush.lock();
+        loop {
+            if flush.durable >= lsn {
+                return Ok(false);
+            }
+            if let Some(cause) = &flush.poison {
+                return Err(EngineError::Poisoned {
+                    cause: cause.clone(),
+                });
+            }
+            if !flush.leading {
+                flush.leading = true;
+                return Ok(true);
+            }
+            self.flushed.wait(&mut flush);
+        }
     }
 
     /// Lets nothing be appended or synced any more.
@@ -255,6 +266,20 @@ impl Log {
     ///
     /// Errors: `Poisoned`; `Io`, after which the old segment goes on.
     pub(crate) fn rotate(&self) -> Result<Lsn> {
+        self.lead(Lsn::MAX)?;
+        let rotated = self.rotate_alone();
+        let mut flush = self.flush.lock();
+        flush.leading = false;
+        if let Ok(end) = rotated {
+            flush.durable = flush.durable.max(end);
+        }
+        drop(flush);
+        self.flushed.notify_all();
+        rotated
+    }
+
+    /// [`Log::rotate`] while nobody else syncs.
+    fn rotate_alone(&self) -> Result<Lsn> {
         let mut tail = self.tail.lock();
         self.refuse_if_poisoned()?;
         let pages: Vec<PageNo> = tail.touched.iter().copied().collect();
@@ -297,11 +322,7 @@ impl Log {
         tail.file = file;
         tail.start = tail.end;
         tail.touched.clear();
-        let end = tail.end;
-        drop(tail);
-        let mut flush = self.flush.lock();
-        flush.durable = flush.durable.max(end);
-        Ok(end)
+        Ok(tail.end)
     }
 
     /// Removes the sealed segments that end at or before `lsn`, oldest first.
@@ -380,4 +401,142 @@ fn create_segment(
         return Err(failed("write")(error));
     }
     Ok((file, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::BorrowedFd;
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::os::{Disk, FileIdentity, LockKind};
+
+    /// What a file does at its next sync: says that it is in it, waits for a word or a while, and fails.
+    type Plan = Arc<Mutex<Option<(Sender<()>, Receiver<()>)>>>;
+
+    #[derive(Debug)]
+    struct SlowDisk {
+        inner: Arc<dyn Disk>,
+        plan: Plan,
+    }
+
+    #[derive(Debug)]
+    struct SlowFile {
+        inner: Arc<dyn File>,
+        plan: Plan,
+    }
+
+    impl File for SlowFile {
+        fn read_at(&self, out: &mut [u8], offset: u64) -> std::io::Result<usize> {
+            self.inner.read_at(out, offset)
+        }
+
+        fn write_at(&self, bytes: &[u8], offset: u64) -> std::io::Result<usize> {
+            self.inner.write_at(bytes, offset)
+        }
+
+        /// As the kernel does it: one caller is told of the failure, and the next hears nothing.
+        fn sync_data(&self) -> std::io::Result<()> {
+            let Some((inside, go_on)) = self.plan.lock().take() else {
+                return self.inner.sync_data();
+            };
+            inside.send(()).unwrap();
+            let _ = go_on.recv_timeout(Duration::from_millis(300));
+            Err(std::io::Error::other("a failed sync"))
+        }
+
+        fn set_len(&self, bytes: u64) -> std::io::Result<()> {
+            self.inner.set_len(bytes)
+        }
+
+        fn len(&self) -> std::io::Result<u64> {
+            self.inner.len()
+        }
+
+        fn identity(&self) -> std::io::Result<FileIdentity> {
+            self.inner.identity()
+        }
+
+        fn try_lock(&self, kind: LockKind) -> std::io::Result<bool> {
+            self.inner.try_lock(kind)
+        }
+
+        fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+            None
+        }
+    }
+
+    impl Disk for SlowDisk {
+        fn open(&self, path: &Path, mode: OpenMode) -> std::io::Result<Arc<dyn File>> {
+            let (inner, plan) = (self.inner.open(path, mode)?, self.plan.clone());
+            Ok(Arc::new(SlowFile { inner, plan }))
+        }
+
+        fn unnamed(&self, dir: &Path) -> std::io::Result<Arc<dyn File>> {
+            self.inner.unnamed(dir)
+        }
+
+        fn create_dir(&self, path: &Path) -> std::io::Result<()> {
+            self.inner.create_dir(path)
+        }
+
+        fn remove(&self, path: &Path) -> std::io::Result<()> {
+            self.inner.remove(path)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+            self.inner.rename(from, to)
+        }
+
+        fn list(&self, dir: &Path) -> std::io::Result<Vec<std::ffi::OsString>> {
+            self.inner.list(dir)
+        }
+
+        fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+            self.inner.sync_dir(dir)
+        }
+
+        fn free_bytes(&self, path: &Path) -> std::io::Result<u64> {
+            self.inner.free_bytes(path)
+        }
+    }
+
+    /// W3: the kernel tells one caller of a failed sync. A rotation that syncs the same file meanwhile is
+    /// told that all is well, and must not take the records for durable.
+    #[test]
+    fn rotation_does_not_outrun_a_sync_that_fails() {
+        let mut host = Host::simulated(1).host;
+        let plan = Plan::default();
+        let (inner, shared) = (host.disk.clone(), plan.clone());
+        host.disk = Arc::new(SlowDisk {
+            inner,
+            plan: shared,
+        });
+        let identity = LogIdentity {
+            database: DatabaseId([1; 16]),
+            history: HistoryId([2; 16]),
+            epoch: Epoch(3),
+            page_size: PageSize::DEFAULT,
+        };
+        let log = Log::start(&host, Path::new("/wal"), identity, Vec::new(), 1, Lsn(1)).unwrap();
+        let end = log.append_note(RecordKind::CheckpointEnd, &[0; 8]).unwrap();
+        let (inside, is_inside) = channel();
+        let (word, go_on) = channel();
+        *plan.lock() = Some((inside, go_on));
+        thread::scope(|scope| {
+            let flushing = scope.spawn(|| log.flush(end));
+            is_inside.recv().unwrap();
+            let rotated = log.rotate();
+            let _ = word.send(());
+            assert!(flushing.join().unwrap().is_err());
+            assert!(
+                rotated.is_err(),
+                "nobody knows what the sealed segment holds"
+            );
+        });
+        assert!(log.durable() < end);
+        assert!(log.flush(end).is_err());
+    }
 }
