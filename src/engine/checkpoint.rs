@@ -48,7 +48,11 @@ impl Shared {
             return Ok(CheckpointReport::default());
         }
         self.make_durable(target)?;
-        let (target, log_start) = self.fix_target()?;
+        let (target, log_start) = self.fix_target().inspect_err(|_| {
+            if log.is_poisoned() {
+                self.poisoned();
+            }
+        })?;
         self.make_durable(target)?;
         let writeback = Writeback {
             live: &*self.data,
