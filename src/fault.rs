@@ -25,6 +25,10 @@ pub(crate) enum Fault {
     PageChecksOff,
 }
 
+/// How often a thread lets the others go first to keep the window of a bug open.
+#[cfg(feature = "faults")]
+const LINGER_TURNS: u32 = 200;
+
 #[cfg(feature = "faults")]
 impl Fault {
     fn name(self) -> &'static str {
@@ -49,6 +53,36 @@ pub(crate) fn is(fault: Fault) -> bool {
     let chosen = CHOSEN.get_or_init(|| std::env::var("STILLFS_FAULT").unwrap_or_default());
     chosen.split(',').any(|name| name == fault.name())
 }
+
+/// Keeps the window of `fault` open for a while, if it is switched on.
+#[cfg(feature = "faults")]
+pub(crate) fn linger(fault: Fault) {
+    if is(fault) {
+        (0..LINGER_TURNS).for_each(|_| std::thread::yield_now());
+    }
+}
+
+/// Lets the others go first, and keeps the window of `fault` open if it `happened` meanwhile.
+#[cfg(feature = "faults")]
+pub(crate) fn linger_after(fault: Fault, happened: impl FnOnce() -> bool) {
+    if is(fault) {
+        std::thread::yield_now();
+        if happened() {
+            // It happens seldom, so what follows may take its time.
+            (0..5).for_each(|_| linger(fault));
+        }
+    }
+}
+
+/// Does nothing in this build.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub(crate) fn linger_after(_fault: Fault, _happened: impl FnOnce() -> bool) {}
+
+/// Does nothing in this build.
+#[cfg(not(feature = "faults"))]
+#[inline(always)]
+pub(crate) const fn linger(_fault: Fault) {}
 
 /// Whether `fault` is switched on: never in this build.
 #[cfg(not(feature = "faults"))]

@@ -1,1 +1,700 @@
-//! x
+//! Model checking of the order that keeps the promise: `shadow::capture` against `view::merged_read`.
+//!
+//! The functions that run here are the library's own (`capture`, `end_pin`, `fill_slot`,
+//! `read_merged`), over files that are loom's atomics. loom tries every interleaving, and for each load
+//! every value that the memory model lets it see.
+//!
+//! What is modelled: a page is two halves, each one relaxed atomic, so an overwrite tears. Index
+//! entries, the length of an index and the epoch of the live header are relaxed atomics too. So pread and
+//! pwrite order nothing by themselves; what orders are the fences that the traits ask for, and the engine's
+//! mutexes among its own threads. Cutting an index makes it short first and zero then. The page
+//! checks are off: the order alone has to do.
+//!
+//! A fence is only an acquire and release fence here. That is less than the SeqCst fence that the library
+//! makes, and it must be enough; loom's SeqCst fence orders more than the memory model says, and its
+//! search does not branch on it.
+//!
+//! What is not: an entry is one atomic, as an aligned word of 8 bytes is in the page cache; loads do not
+//! see stores of their future (loom has no load buffering).
+//!
+//! Each model is run with the orders right, where no run may break the promise, and with one
+//! order wrong, where loom must find the run that does.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed as Counted};
+
+use loom::sync::atomic::{
+    AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release, fence,
+};
+use loom::sync::{Arc, Mutex};
+use loom::thread;
+
+use stillfs::page::PageNo;
+use stillfs::shadow::capture::{CaptureSteps, EndSteps, capture, end_pin, fill_slot};
+use stillfs::shadow::index::Entry;
+use stillfs::view::merged_read::{MergeSource, read_merged};
+use stillfs::view::tree::{EndSeen, ReadError};
+
+/// One order that is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    /// Nothing is wrong.
+    None,
+    /// The writer overwrites, then captures what it had read.
+    PublishAfterOverwrite,
+    /// The capture does not fence before the overwrite.
+    NoFenceAfterCapture,
+    /// A slot's image is not fenced from the entry that leads to it, nor from the slot's last use.
+    NoFenceAroundSlot,
+    /// With no pin that lacks a page the overwrite is not fenced.
+    NoFenceWithoutPins,
+    /// The reader leaves out its first fence, its second, or its third.
+    NoReaderFence(u32),
+    /// The reader looks into the index before it reads the live file.
+    EntriesBeforeLive,
+    /// The reader looks for the end first, and not at last.
+    LookFirst,
+    /// The pin's slots are given back before its index is cut.
+    SlotsBeforeCut,
+    /// A stranger overwrites before its epoch is in the live header.
+    OverwriteBeforeEpoch,
+}
+
+const EPOCH: u64 = 1;
+/// What a page holds after the overwrite, both halves.
+const NEWER: u64 = 99;
+
+/// What a page holds at the pin, both halves.
+fn pinned(page: usize) -> u64 {
+    10 + page as u64
+}
+
+type Page = [AtomicU64; 2];
+
+fn page_of(value: u64) -> Page {
+    [AtomicU64::new(value), AtomicU64::new(value)]
+}
+
+fn load(page: &Page) -> [u64; 2] {
+    [page[0].load(Relaxed), page[1].load(Relaxed)]
+}
+
+fn store(page: &Page, image: [u64; 2]) {
+    page[0].store(image[0], Relaxed);
+    page[1].store(image[1], Relaxed);
+}
+
+/// One pin's index file.
+struct Index {
+    is_whole: AtomicU64,
+    entries: Vec<AtomicU64>,
+}
+
+/// What the engine knows of a pin, under the pin's lock.
+#[derive(Clone, Default)]
+struct Known {
+    slots: Vec<Option<u32>>,
+    is_ended: bool,
+}
+
+/// Who holds the slots, under the store's lock: per slot the page in it, and its holders.
+#[derive(Default)]
+struct Holders(Vec<(usize, u32)>);
+
+/// The files that both sides see, and the engine's own memory.
+struct World {
+    bug: Bug,
+    live: Vec<Page>,
+    epoch: AtomicU64,
+    slots: Vec<Page>,
+    indexes: Vec<Index>,
+    known: Vec<Mutex<Known>>,
+    holders: Mutex<Holders>,
+}
+
+impl World {
+    fn new(bug: Bug, pins: usize, pages: usize, slots: usize) -> Self {
+        let index = |_| Index {
+            is_whole: AtomicU64::new(1),
+            entries: (0..pages).map(|_| AtomicU64::new(0)).collect(),
+        };
+        let known = Known {
+            slots: vec![None; pages],
+            is_ended: false,
+        };
+        Self {
+            bug,
+            live: (0..pages).map(|page| page_of(pinned(page))).collect(),
+            epoch: AtomicU64::new(EPOCH),
+            slots: (0..slots).map(|_| page_of(0)).collect(),
+            indexes: (0..pins).map(index).collect(),
+            known: (0..pins).map(|_| Mutex::new(known.clone())).collect(),
+            holders: Mutex::default(),
+        }
+    }
+
+    /// The slot of `page`, filled with `image` unless it is there; one more holder.
+    fn acquire(&self, page: usize, image: [u64; 2]) -> u32 {
+        let mut holders = self.holders.lock().unwrap();
+        let known = holders
+            .0
+            .iter()
+            .position(|&(of, count)| of == page && count > 0);
+        let free = || holders.0.iter().position(|&(_, count)| count == 0);
+        let slot = known.or_else(free).unwrap_or(holders.0.len());
+        if slot == holders.0.len() {
+            holders.0.push((page, 0));
+        }
+        holders.0[slot] = (page, holders.0[slot].1 + 1);
+        let order = || {
+            if self.bug != Bug::NoFenceAroundSlot {
+                fence(AcqRel);
+            }
+        };
+        let write = || {
+            if known.is_none() {
+                store(&self.slots[slot], image);
+            }
+            Ok::<(), ()>(())
+        };
+        fill_slot(order, write).unwrap();
+        u32::try_from(slot).unwrap()
+    }
+
+    fn release(&self, slot: u32) {
+        self.holders.lock().unwrap().0[slot as usize].1 -= 1;
+    }
+
+    fn overwrite(&self, page: usize) {
+        store(&self.live[page], [NEWER; 2]);
+    }
+
+    /// What writeback does with a batch.
+    fn write_back(&self, pins: &[usize], pages: &[usize]) {
+        let batch = Batch { world: self, pins };
+        let numbers: Vec<PageNo> = pages.iter().map(|&page| PageNo(page as u64)).collect();
+        if self.bug == Bug::PublishAfterOverwrite {
+            let late = Late(batch, self.live.iter().map(load).collect());
+            pages.iter().for_each(|&page| self.overwrite(page));
+            capture(&late, &numbers).unwrap();
+            return;
+        }
+        capture(&batch, &numbers).unwrap();
+        pages.iter().for_each(|&page| self.overwrite(page));
+    }
+
+    fn end(&self, pin: usize) {
+        if self.bug == Bug::SlotsBeforeCut {
+            let held = std::mem::take(&mut self.known[pin].lock().unwrap().slots);
+            held.into_iter()
+                .flatten()
+                .for_each(|slot| self.release(slot));
+        }
+        end_pin(&End { world: self, pin }).unwrap();
+    }
+
+    /// Another incarnation, which knows nothing of the pin: its epoch, then its writes.
+    fn stranger(&self, page: usize) {
+        let steps: [&dyn Fn(); 2] = [&|| self.epoch.store(EPOCH + 1, Relaxed), &|| {
+            self.overwrite(page)
+        }];
+        let is_right = self.bug != Bug::OverwriteBeforeEpoch;
+        steps[usize::from(!is_right)]();
+        // The sync of the header, which the engine waits for.
+        fence(AcqRel);
+        steps[usize::from(is_right)]();
+    }
+
+    /// A read of `count` pages from the first on, as `pin` sees them.
+    fn read(&self, pin: usize, count: usize) -> Result<Vec<u8>, ReadError> {
+        let mut out = vec![0; 2 * count];
+        let source = Reader {
+            world: self,
+            pin,
+            fences: std::cell::Cell::new(0),
+        };
+        match self.bug {
+            Bug::EntriesBeforeLive => read_merged(&Swapped::new(source), PageNo(0), &mut out)?,
+            Bug::LookFirst => {
+                source.last_look()?;
+                read_merged(&NoLook(source), PageNo(0), &mut out)?;
+            }
+            _ => read_merged(&source, PageNo(0), &mut out)?,
+        }
+        Ok(out)
+    }
+}
+
+/// A batch of writeback.
+struct Batch<'a> {
+    world: &'a World,
+    /// The active pins, as the engine listed them.
+    pins: &'a [usize],
+}
+
+impl CaptureSteps for Batch<'_> {
+    type Pin = usize;
+    type Image = [u64; 2];
+    type Error = ();
+
+    fn pins_lacking(&self, page: PageNo) -> Vec<usize> {
+        let lacks = |&&pin: &&usize| {
+            let known = self.world.known[pin].lock().unwrap();
+            !known.is_ended && known.slots[page.0 as usize].is_none()
+        };
+        self.pins.iter().filter(lacks).copied().collect()
+    }
+
+    fn pre_image(&self, page: PageNo) -> [u64; 2] {
+        load(&self.world.live[page.0 as usize])
+    }
+
+    fn store_and_publish(&self, pin: &usize, page: PageNo, image: &[u64; 2]) -> Result<(), ()> {
+        let page = page.0 as usize;
+        let slot = self.world.acquire(page, *image);
+        let mut known = self.world.known[*pin].lock().unwrap();
+        if known.is_ended {
+            self.world.release(slot);
+            return Ok(());
+        }
+        let entry = Entry::Slot { slot, crc: 0 }.encode();
+        self.world.indexes[*pin].entries[page].store(entry, Relaxed);
+        known.slots[page] = Some(slot);
+        Ok(())
+    }
+
+    fn fence(&self) {
+        let is_left_out = match self.world.bug {
+            Bug::NoFenceAfterCapture => true,
+            Bug::NoFenceWithoutPins => self.pins.is_empty(),
+            _ => false,
+        };
+        if !is_left_out {
+            fence(AcqRel);
+        }
+    }
+}
+
+/// A capture of images that were read before the overwrite that is done already.
+struct Late<'a>(Batch<'a>, Vec<[u64; 2]>);
+
+impl CaptureSteps for Late<'_> {
+    type Pin = usize;
+    type Image = [u64; 2];
+    type Error = ();
+
+    fn pins_lacking(&self, page: PageNo) -> Vec<usize> {
+        self.0.pins_lacking(page)
+    }
+
+    fn pre_image(&self, page: PageNo) -> [u64; 2] {
+        self.1[page.0 as usize]
+    }
+
+    fn store_and_publish(&self, pin: &usize, page: PageNo, image: &[u64; 2]) -> Result<(), ()> {
+        self.0.store_and_publish(pin, page, image)
+    }
+
+    fn fence(&self) {
+        self.0.fence();
+    }
+}
+
+struct End<'a> {
+    world: &'a World,
+    pin: usize,
+}
+
+impl EndSteps for End<'_> {
+    type Freed = Vec<u32>;
+    type Error = ();
+
+    fn cut_index(&self) -> Result<Vec<u32>, ()> {
+        let mut known = self.world.known[self.pin].lock().unwrap();
+        let index = &self.world.indexes[self.pin];
+        index.is_whole.store(0, Relaxed);
+        for entry in &index.entries {
+            entry.store(0, Release);
+        }
+        known.is_ended = true;
+        Ok(known.slots.drain(..).flatten().collect())
+    }
+
+    fn fence(&self) {
+        fence(AcqRel);
+    }
+
+    fn free_slots(&self, freed: Vec<u32>) {
+        freed.into_iter().for_each(|slot| self.world.release(slot));
+    }
+}
+
+fn cut() -> ReadError {
+    ReadError::PinEnded {
+        reason: EndSeen::IndexCut,
+    }
+}
+
+/// A reader of one pin.
+struct Reader<'a> {
+    world: &'a World,
+    pin: usize,
+    fences: std::cell::Cell<u32>,
+}
+
+impl MergeSource for Reader<'_> {
+    fn page_bytes(&self) -> usize {
+        2
+    }
+
+    fn read_live(&self, first: PageNo, out: &mut [u8]) -> Result<usize, ReadError> {
+        let pages = &self.world.live[first.0 as usize..];
+        for (bytes, page) in out.chunks_exact_mut(2).zip(pages) {
+            bytes.copy_from_slice(&load(page).map(|half| half as u8));
+        }
+        Ok(out.len())
+    }
+
+    fn fence(&self) {
+        let number = self.fences.replace(self.fences.get() + 1);
+        if self.world.bug != Bug::NoReaderFence(number) {
+            fence(AcqRel);
+        }
+    }
+
+    fn read_entries(&self, first: PageNo, out: &mut [Entry]) -> Result<(), ReadError> {
+        let index = &self.world.indexes[self.pin];
+        if index.is_whole.load(Relaxed) == 0 {
+            return Err(cut());
+        }
+        let found = &index.entries[first.0 as usize..];
+        for (entry, found) in out.iter_mut().zip(found) {
+            *entry = Entry::decode(found.load(Relaxed)).expect("an entry");
+        }
+        Ok(())
+    }
+
+    fn read_slot(&self, _page: PageNo, slot: u32, out: &mut [u8]) -> Result<(), ReadError> {
+        out.copy_from_slice(&load(&self.world.slots[slot as usize]).map(|half| half as u8));
+        Ok(())
+    }
+
+    fn check(&self, _page: PageNo, _bytes: &[u8], _crc: Option<u32>) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    fn last_look(&self) -> Result<(), ReadError> {
+        if self.world.epoch.load(Relaxed) != EPOCH {
+            return Err(ReadError::PinEnded {
+                reason: EndSeen::Fenced,
+            });
+        }
+        match self.world.indexes[self.pin].is_whole.load(Relaxed) {
+            0 => Err(cut()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A reader that looks into the index before it reads the live file.
+struct Swapped<'a>(Reader<'a>, std::cell::RefCell<Vec<Entry>>);
+
+impl<'a> Swapped<'a> {
+    fn new(reader: Reader<'a>) -> Self {
+        Self(reader, Default::default())
+    }
+}
+
+impl MergeSource for Swapped<'_> {
+    fn page_bytes(&self) -> usize {
+        2
+    }
+
+    fn read_live(&self, first: PageNo, out: &mut [u8]) -> Result<usize, ReadError> {
+        let mut entries = vec![Entry::NotShadowed; out.len() / 2];
+        self.0.read_entries(first, &mut entries)?;
+        self.0.fence();
+        *self.1.borrow_mut() = entries;
+        self.0.read_live(first, out)
+    }
+
+    fn fence(&self) {
+        self.0.fence();
+    }
+
+    fn read_entries(&self, _first: PageNo, out: &mut [Entry]) -> Result<(), ReadError> {
+        out.copy_from_slice(&self.1.borrow());
+        Ok(())
+    }
+
+    fn read_slot(&self, page: PageNo, slot: u32, out: &mut [u8]) -> Result<(), ReadError> {
+        self.0.read_slot(page, slot, out)
+    }
+
+    fn check(&self, page: PageNo, bytes: &[u8], crc: Option<u32>) -> Result<(), ReadError> {
+        self.0.check(page, bytes, crc)
+    }
+
+    fn last_look(&self) -> Result<(), ReadError> {
+        self.0.last_look()
+    }
+}
+
+/// A reader without a last look.
+struct NoLook<'a>(Reader<'a>);
+
+impl MergeSource for NoLook<'_> {
+    fn page_bytes(&self) -> usize {
+        2
+    }
+
+    fn read_live(&self, first: PageNo, out: &mut [u8]) -> Result<usize, ReadError> {
+        self.0.read_live(first, out)
+    }
+
+    fn fence(&self) {
+        self.0.fence();
+    }
+
+    fn read_entries(&self, first: PageNo, out: &mut [Entry]) -> Result<(), ReadError> {
+        self.0.read_entries(first, out)
+    }
+
+    fn read_slot(&self, page: PageNo, slot: u32, out: &mut [u8]) -> Result<(), ReadError> {
+        self.0.read_slot(page, slot, out)
+    }
+
+    fn check(&self, page: PageNo, bytes: &[u8], crc: Option<u32>) -> Result<(), ReadError> {
+        self.0.check(page, bytes, crc)
+    }
+
+    fn last_look(&self) -> Result<(), ReadError> {
+        Ok(())
+    }
+}
+
+/// How often the reads of a model were answered and refused, over all runs.
+#[derive(Debug, Default)]
+struct Answers {
+    right: Count,
+    refused: Count,
+}
+
+impl Answers {
+    /// The promise: the bytes of the pin, or an error.
+    fn judge(&self, read: Result<Vec<u8>, ReadError>) {
+        let Ok(bytes) = read else {
+            self.refused.fetch_add(1, Counted);
+            return;
+        };
+        for (page, halves) in bytes.chunks_exact(2).enumerate() {
+            assert_eq!(
+                halves,
+                [pinned(page) as u8; 2],
+                "page {page} is not of the pin"
+            );
+        }
+        self.right.fetch_add(1, Counted);
+    }
+}
+
+type Model = fn(Bug, &'static Answers);
+
+/// Runs `model` in every way; gives how its reads were answered.
+fn explore(model: Model, bug: Bug) -> &'static Answers {
+    let answers: &'static Answers = Box::leak(Box::default());
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 10_000;
+    builder.check(move || model(bug, answers));
+    answers
+}
+
+/// Whether ended pins may refuse reads in this model.
+#[derive(PartialEq, Eq)]
+enum Refusals {
+    Never,
+    Possible,
+}
+
+fn holds(model: Model, refusals: Refusals) {
+    let answers = explore(model, Bug::None);
+    assert!(answers.right.load(Counted) > 0, "{answers:?}");
+    let is_refused = answers.refused.load(Counted) > 0;
+    assert_eq!(is_refused, refusals == Refusals::Possible, "{answers:?}");
+}
+
+fn breaks(model: Model, bug: Bug) {
+    let found = catch_unwind(AssertUnwindSafe(|| explore(model, bug)));
+    let Err(cause) = found else {
+        panic!("loom found nothing wrong with {bug:?}");
+    };
+    let text = cause.downcast_ref::<String>().expect("the judge's words");
+    assert!(text.contains("is not of the pin"), "{bug:?}: {text}");
+}
+
+/// A reader at the side; what it saw is judged at once.
+fn reader(
+    world: &Arc<World>,
+    pin: usize,
+    count: usize,
+    answers: &'static Answers,
+) -> thread::JoinHandle<()> {
+    let world = world.clone();
+    thread::spawn(move || answers.judge(world.read(pin, count)))
+}
+
+/// S1, N2: one page is captured and overwritten in two halves while it is read.
+fn overwrite(bug: Bug, answers: &'static Answers) {
+    let world = Arc::new(World::new(bug, 1, 1, 1));
+    let reader = reader(&world, 0, 1, answers);
+    world.write_back(&[0], &[0]);
+    reader.join().unwrap();
+}
+
+/// S1, N1: two pages in one batch, read as one range.
+fn batch(bug: Bug, answers: &'static Answers) {
+    let world = Arc::new(World::new(bug, 1, 2, 2));
+    let reader = reader(&world, 0, 2, answers);
+    world.write_back(&[0], &[0, 1]);
+    reader.join().unwrap();
+}
+
+/// S3, N3: a pin ends, and its slot goes to another page while it is still read.
+fn reuse(bug: Bug, answers: &'static Answers) {
+    let world = Arc::new(World::new(bug, 2, 2, 2));
+    // The second pin does not have the first page.
+    world.known[1].lock().unwrap().slots[0] = Some(u32::MAX);
+    world.write_back(&[0], &[0]);
+    let reader = reader(&world, 0, 1, answers);
+    let writer = {
+        let world = world.clone();
+        thread::spawn(move || world.write_back(&[1], &[1]))
+    };
+    world.end(0);
+    writer.join().unwrap();
+    reader.join().unwrap();
+}
+
+/// S3, N3: a pin ends, and another thread overwrites a page that it lacks: the pin is in its list.
+fn end_and_overwrite(bug: Bug, answers: &'static Answers) {
+    let world = Arc::new(World::new(bug, 1, 1, 1));
+    let reader = reader(&world, 0, 1, answers);
+    let writer = {
+        let world = world.clone();
+        thread::spawn(move || world.write_back(&[0], &[0]))
+    };
+    world.end(0);
+    writer.join().unwrap();
+    reader.join().unwrap();
+}
+
+/// S3: a pin ends and leaves the list, and another thread overwrites with no pin to look at.
+fn overwrite_without_pins(bug: Bug, answers: &'static Answers) {
+    let world = Arc::new(World::new(bug, 1, 1, 1));
+    let list = Arc::new(Mutex::new(vec![0]));
+    let reader = reader(&world, 0, 1, answers);
+    let writer = {
+        let (world, list) = (world.clone(), list.clone());
+        thread::spawn(move || {
+            let pins = list.lock().unwrap().clone();
+            world.write_back(&pins, &[0]);
+        })
+    };
+    world.end(0);
+    list.lock().unwrap().clear();
+    writer.join().unwrap();
+    reader.join().unwrap();
+}
+
+/// N3: another incarnation that knows no pin: first its epoch, then it overwrites.
+fn fencing(bug: Bug, answers: &'static Answers) {
+    let world = Arc::new(World::new(bug, 1, 1, 1));
+    let reader = reader(&world, 0, 1, answers);
+    world.stranger(0);
+    reader.join().unwrap();
+}
+
+/// S5: two pins share a slot; the end of one takes nothing from the other.
+fn shared_slot(bug: Bug, answers: &'static Answers) {
+    let world = Arc::new(World::new(bug, 2, 2, 3));
+    let reader = reader(&world, 1, 1, answers);
+    world.write_back(&[0, 1], &[0]);
+    world.end(0);
+    world.write_back(&[1], &[1]);
+    reader.join().unwrap();
+}
+
+#[test]
+fn overwritten_page_reads_as_pinned() {
+    holds(overwrite, Refusals::Never);
+}
+
+#[test]
+fn overwrite_needs_its_order() {
+    breaks(overwrite, Bug::PublishAfterOverwrite);
+    breaks(overwrite, Bug::NoFenceAfterCapture);
+    breaks(overwrite, Bug::NoFenceAroundSlot);
+    breaks(overwrite, Bug::NoReaderFence(0));
+    breaks(overwrite, Bug::NoReaderFence(1));
+    breaks(overwrite, Bug::EntriesBeforeLive);
+}
+
+#[test]
+fn batch_reads_as_pinned() {
+    holds(batch, Refusals::Never);
+}
+
+#[test]
+fn batch_needs_its_order() {
+    breaks(batch, Bug::PublishAfterOverwrite);
+    breaks(batch, Bug::NoFenceAfterCapture);
+    breaks(batch, Bug::EntriesBeforeLive);
+}
+
+#[test]
+fn reused_slot_is_never_served() {
+    holds(reuse, Refusals::Possible);
+}
+
+#[test]
+fn reuse_needs_its_order() {
+    breaks(reuse, Bug::SlotsBeforeCut);
+    breaks(reuse, Bug::LookFirst);
+    breaks(reuse, Bug::NoFenceAroundSlot);
+    breaks(reuse, Bug::NoReaderFence(2));
+}
+
+#[test]
+fn uncaptured_overwrite_after_the_end_is_never_served() {
+    holds(end_and_overwrite, Refusals::Possible);
+    holds(overwrite_without_pins, Refusals::Possible);
+}
+
+#[test]
+fn end_needs_its_order() {
+    breaks(end_and_overwrite, Bug::LookFirst);
+    breaks(end_and_overwrite, Bug::NoFenceAfterCapture);
+    breaks(overwrite_without_pins, Bug::NoFenceWithoutPins);
+}
+
+#[test]
+fn overwrite_of_another_incarnation_is_never_served() {
+    holds(fencing, Refusals::Possible);
+}
+
+#[test]
+fn fencing_needs_its_order() {
+    breaks(fencing, Bug::LookFirst);
+    breaks(fencing, Bug::OverwriteBeforeEpoch);
+}
+
+#[test]
+fn shared_slot_lasts_as_long_as_one_pin_holds_it() {
+    holds(shared_slot, Refusals::Never);
+}
+
+#[test]
+fn shared_slot_needs_its_order() {
+    breaks(shared_slot, Bug::PublishAfterOverwrite);
+    breaks(shared_slot, Bug::EntriesBeforeLive);
+}

@@ -123,6 +123,10 @@ fn spill_and_grant(
     let opened = clock.monotonic();
     // Step 3: nobody may see a commit that a crash could take away.
     state.engine.make_durable(snapshot.point())?;
+    // A commit that was durable before a sync failed is no ground for a pin after it: nobody knows
+    // what the live file holds. The pin is active, so a failure from here on ends it.
+    state.engine.refuse_if_poisoned()?;
+    state.shadow.sync_index(held)?;
     held.grant();
     state.shadow.write_header(held)?;
     let total = clock.monotonic().saturating_sub(begun);
@@ -222,5 +226,100 @@ impl LiveHeader for NativeHeader {
 
     fn bytes(&self) -> usize {
         HEADER_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::{Database, EngineOptions};
+    use crate::engine::error::EngineError;
+    use crate::os::Host;
+    use crate::os::sim::{Fault as DiskFault, Faults, Operation};
+
+    const EIO: i32 = 5;
+
+    /// E8, D4: after a failed sync of the live file its pages may fall back to what the disk holds,
+    /// so a pin that relies on them is refused, although its commit was durable long before.
+    #[test]
+    fn pin_is_refused_after_a_failed_sync_of_the_live_file() {
+        let simulated = Host::simulated(11);
+        let database =
+            Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
+        let mut write = database.begin_write().unwrap();
+        write.put("t", b"key", b"value").unwrap();
+        write.commit().unwrap();
+        let held = database.pin().unwrap();
+        let fault = DiskFault::errno(Operation::SyncData, EIO).on("data.pages");
+        simulated.disk.set_faults(Faults::none().with(fault));
+        database.checkpoint().unwrap_err();
+        assert_eq!(held.ended(), Some(EndReason::Poisoned));
+        let refused = database.pin().unwrap_err();
+        assert!(
+            matches!(refused, DatabaseError::Engine(EngineError::Poisoned { .. })),
+            "{refused}"
+        );
+        assert_eq!(database.stats().pins, 0);
+    }
+
+    /// D2: an entry of the spill that the kernel could lose would show an older page that is valid in
+    /// itself; so a pin whose index cannot be made durable is refused.
+    #[test]
+    fn pin_is_refused_if_its_index_cannot_be_synced() {
+        let simulated = Host::simulated(14);
+        let database =
+            Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
+        let mut write = database.begin_write().unwrap();
+        write.put("t", b"key", b"value").unwrap();
+        write.commit().unwrap();
+        // The log is durable through the commit, so the next sync is that of the index.
+        let fault = DiskFault::errno(Operation::SyncData, EIO);
+        simulated.disk.set_faults(Faults::none().with(fault));
+        let refused = database.pin().unwrap_err();
+        assert!(matches!(refused, DatabaseError::Shadow(_)), "{refused}");
+        assert_eq!(database.stats().pins, 0);
+        assert_eq!(database.stats().shadow_slots, 0);
+        database.pin().unwrap();
+    }
+
+    /// S3: where nobody knows whether an index is cut, nothing makes it long again: its entries would
+    /// be zeros, and zeros say that the live page is the pinned one.
+    #[test]
+    fn index_that_may_be_cut_is_not_written_again() {
+        let simulated = Host::simulated(13);
+        let database =
+            Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
+        let shadow = database.state.shadow.clone();
+        let held = prepare(&database.state, [7; 32]).unwrap();
+        shadow.activate(&held);
+        shadow.write_header(&held).unwrap();
+        let fault = DiskFault::errno(Operation::SetLen, EIO);
+        simulated.disk.set_faults(Faults::none().with(fault));
+        shadow.end(&held, EndReason::Broken).unwrap_err();
+        assert_eq!(held.ended(), None, "the end is not visible yet");
+        held.grant();
+        shadow.write_header(&held).unwrap_err();
+        shadow.spill(&held, PageNo(0), &[0; 8192]).unwrap_err();
+        shadow.end(&held, EndReason::Broken).unwrap();
+        assert_eq!(held.ended(), Some(EndReason::Broken));
+        assert_eq!(shadow.slot_counts().0, 0, "no slot is lost by it");
+    }
+
+    /// E8: a failed sync of the log ends every pin, also when it is the checkpoint's own sync.
+    #[test]
+    fn failed_sync_of_a_sealed_segment_ends_the_pins() {
+        let simulated = Host::simulated(12);
+        let database =
+            Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
+        let mut write = database.begin_write().unwrap();
+        write.put("t", b"key", b"value").unwrap();
+        write.commit().unwrap();
+        let held = database.pin().unwrap();
+        // The commit is durable, so the first sync that follows is the one that seals the segment.
+        let fault = DiskFault::errno(Operation::SyncData, EIO);
+        simulated.disk.set_faults(Faults::none().with(fault));
+        database.checkpoint().unwrap_err();
+        assert!(database.engine().is_poisoned());
+        assert_eq!(held.ended(), Some(EndReason::Poisoned));
     }
 }

@@ -158,6 +158,13 @@ impl Engine {
         self.shared.make_durable(point)
     }
 
+    /// Whether the live file may still be relied on.
+    ///
+    /// Errors: `Poisoned` after a failed sync, and after a stop.
+    pub fn refuse_if_poisoned(&self) -> Result<()> {
+        self.shared.log()?.refuse_if_poisoned()
+    }
+
     /// Walks every structure at the newest durable commit.
     ///
     /// Errors: `Io` only; damage is in the report.

@@ -29,6 +29,9 @@ pub trait CaptureSteps {
 
 /// Captures `pages` for every pin that lacks them. Only after `Ok` may they be overwritten (S1).
 ///
+/// The fence comes also where no pin lacks a page: a pin may have ended on another thread, and its
+/// end must be seen before the overwrite (S3).
+///
 /// Errors: the first of `store_and_publish`; then nothing may be overwritten.
 pub fn capture<S: CaptureSteps>(steps: &S, pages: &[PageNo]) -> Result<(), S::Error> {
     for &page in pages {
@@ -42,6 +45,17 @@ pub fn capture<S: CaptureSteps>(steps: &S, pages: &[PageNo]) -> Result<(), S::Er
         }
     }
     steps.fence();
+    Ok(())
+}
+
+/// Fills a slot by `write`, in order: whatever was done to see that the slot is free stands before the
+/// image, and the image before any entry that leads to it. `write` may find the image there already.
+///
+/// Errors: those of `write`; no entry may then lead to the slot.
+pub fn fill_slot<E>(fence: impl Fn(), write: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+    fence();
+    write()?;
+    fence();
     Ok(())
 }
 

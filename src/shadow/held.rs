@@ -62,8 +62,21 @@ struct State {
     /// S4: the truth for the engine.
     entries: HashMap<PageNo, Entry>,
     ended: Option<EndReason>,
+    /// A cut was tried and failed; whether the file is cut nobody knows. Nothing is written to it any
+    /// more, since that could make a cut index long again, with entries of zeros.
+    is_doomed: bool,
     granted: bool,
     page_count: u64,
+}
+
+impl State {
+    fn refuse_if_ending(&self) -> Result<(), ShadowError> {
+        match self.ended {
+            Some(reason) => Err(ShadowError::Ended(reason)),
+            None if self.is_doomed => Err(ShadowError::Ending),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A pin that the engine keeps.
@@ -168,9 +181,7 @@ impl HeldPin {
     pub(super) fn write_header(&self) -> Result<(), ShadowError> {
         let header = self.header();
         let state = self.state.lock();
-        if let Some(reason) = state.ended {
-            return Err(ShadowError::Ended(reason));
-        }
+        state.refuse_if_ending()?;
         let bytes = header.page_count.saturating_mul(ENTRY_BYTES) + INDEX_HEADER_BYTES;
         if self
             .file
@@ -186,12 +197,19 @@ impl HeldPin {
             .map_err(ShadowError::io("write", "a pin's index"))
     }
 
+    /// Makes the entries durable, so that the kernel cannot lose one without a word: an entry of the
+    /// spill that falls back to 0 would show the live page of before S, which no page check tells.
+    /// One of a capture that does so shows a page that is newer than S, which the checks refuse.
+    pub(super) fn sync(&self) -> Result<(), ShadowError> {
+        self.file
+            .sync_data()
+            .map_err(ShadowError::io("sync", "a pin's index"))
+    }
+
     /// Publishes an entry: file first, then the private copy. The caller's slot goes back on error.
     pub(super) fn publish(&self, page: PageNo, entry: Entry) -> Result<(), ShadowError> {
         let mut state = self.state.lock();
-        if let Some(reason) = state.ended {
-            return Err(ShadowError::Ended(reason));
-        }
+        state.refuse_if_ending()?;
         debug_assert!(
             !state.entries.contains_key(&page),
             "S2: an entry never changes"
@@ -209,6 +227,7 @@ impl HeldPin {
         if state.ended.is_some() {
             return Ok(Vec::new());
         }
+        state.is_doomed = true;
         self.file
             .set_len(0)
             .map_err(ShadowError::io("cut", "a pin's index"))?;
@@ -216,13 +235,8 @@ impl HeldPin {
         Ok(state.entries.drain().map(|(_, entry)| entry).collect())
     }
 
-    /// Gives the slots without any visible end: only for the injected fault that does so.
-    pub(super) fn take_entries(&self) -> Vec<Entry> {
-        self.state
-            .lock()
-            .entries
-            .drain()
-            .map(|(_, entry)| entry)
-            .collect()
+    /// What the pin holds: only for the injected fault that gives it back too early.
+    pub(super) fn entries(&self) -> Vec<Entry> {
+        self.state.lock().entries.values().copied().collect()
     }
 }

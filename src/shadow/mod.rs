@@ -9,10 +9,12 @@
 //! ```
 //!
 //! * S1 Before a live page is overwritten, every pin that needs its content has it: image written to
-//!   a slot, entry published in the index, fence; only then the overwrite.
+//!   a slot, fence, entry published in the index, fence; only then the overwrite. The last fence comes
+//!   even where no pin is left: the end of one on another thread comes before the overwrite too.
 //! * S2 A published entry never changes while its pin lasts.
 //! * S3 The end of a pin is made visible (its index is cut to 0 bytes) before a slot of it is given
-//!   to anybody else and before a live page is overwritten uncaptured for its sake.
+//!   to anybody else and before a live page is overwritten uncaptured for its sake. An index whose
+//!   cut failed is never written again.
 //! * S4 The engine decides from its own private copy of an index, never from what it reads back.
 //! * S5 Slots are keyed by (page, LSN): an image is stored once, spilled or captured, for however many
 //!   pins.
@@ -63,6 +65,9 @@ pub enum ShadowError {
     /// The pin has ended meanwhile.
     #[error("the pin ended ({0})")]
     Ended(EndReason),
+    /// The pin's end was tried and could not be made visible; it must be tried again.
+    #[error("the pin is ending, and its index could not be cut yet")]
+    Ending,
     /// There are as many slots as entries can number.
     #[error("the shadow has no slot numbers left")]
     Exhausted,
@@ -145,7 +150,7 @@ impl Shadow {
     /// failure half an entry may stand in the index: the slot is then never given to another.
     fn put(&self, pin: &HeldPin, page: PageNo, entry: Entry) -> Result<(), ShadowError> {
         pin.publish(page, entry).inspect_err(|error| {
-            if matches!(error, ShadowError::Ended(_)) {
+            if matches!(error, ShadowError::Ended(_) | ShadowError::Ending) {
                 self.slots.release(entry);
             }
         })
@@ -154,6 +159,13 @@ impl Shadow {
     /// Writes the index header of a pin, granted or not, and makes the index long enough.
     pub fn write_header(&self, pin: &HeldPin) -> Result<(), ShadowError> {
         pin.write_header()
+    }
+
+    /// Makes the entries of the spill durable; before the pin is granted.
+    ///
+    /// Errors: `Io`; the caller then ends the pin.
+    pub fn sync_index(&self, pin: &HeldPin) -> Result<(), ShadowError> {
+        pin.sync()
     }
 
     /// Ends a pin by the one visible act (S3) and gives its slots back. Idempotent.
@@ -171,17 +183,19 @@ impl Shadow {
                 fence(Ordering::SeqCst);
             }
             fn free_slots(&self, freed: Vec<Entry>) {
+                if fault::is(Fault::SlotsReusedEarly) {
+                    return;
+                }
                 freed
                     .into_iter()
                     .for_each(|entry| self.0.slots.release(entry));
             }
         }
-        if fault::is(Fault::SlotsReusedEarly) {
-            self.pins.lock().retain(|other| !Arc::ptr_eq(other, pin));
-            pin.take_entries()
+        if fault::is(Fault::SlotsReusedEarly) && pin.ended().is_none() {
+            pin.entries()
                 .into_iter()
                 .for_each(|entry| self.slots.release(entry));
-            std::thread::yield_now();
+            fault::linger(Fault::SlotsReusedEarly);
         }
         let first = pin.ended().is_none();
         capture::end_pin(&Steps(self, pin, reason))?;
@@ -209,10 +223,10 @@ impl Shadow {
         for (pin, page, entry) in self.late.lock().drain(..) {
             let _ = pin.publish(page, entry);
         }
-        let pins = self.pins.lock().clone();
-        if pins.is_empty() || fault::is(Fault::CaptureOff) {
+        if fault::is(Fault::CaptureOff) {
             return Ok(());
         }
+        let pins = self.pins.lock().clone();
         capture::capture(
             &Batch {
                 shadow: self,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use parking_lot::Mutex;
 
@@ -9,6 +10,7 @@ use crate::lsn::Lsn;
 use crate::os::{self, File};
 use crate::page::{self, PageNo, PageSize};
 use crate::shadow::ShadowError;
+use crate::shadow::capture::fill_slot;
 use crate::shadow::index::{Entry, SLOT_COUNT_MAX};
 
 #[derive(Debug)]
@@ -52,12 +54,14 @@ impl SlotStore {
     ///
     /// Errors: `Io`, `Exhausted`; no slot is then taken.
     pub(super) fn acquire(&self, page: PageNo, image: &[u8]) -> Result<(Entry, bool), ShadowError> {
+        let order = || fence(Ordering::SeqCst);
         let mut state = self.state.lock();
         let crc = page::stored_crc(image);
         let key = (page, page::lsn(image));
         match state.by_key.get(&key).copied() {
             Some(entry @ Entry::Slot { slot, crc: known }) if known == crc => {
                 state.slots.entry(slot).and_modify(|slot| slot.holders += 1);
+                fill_slot(order, || Ok::<(), ShadowError>(()))?;
                 return Ok((entry, false));
             }
             _ => {}
@@ -71,7 +75,8 @@ impl SlotStore {
             None => return Err(ShadowError::Exhausted),
         };
         let offset = u64::from(number) * u64::from(self.page_size.get());
-        if let Err(error) = os::write_all_at(&*self.file, image, offset) {
+        let write = || os::write_all_at(&*self.file, image, offset);
+        if let Err(error) = fill_slot(order, write) {
             state.free.push(number);
             return Err(ShadowError::io("write", "shadow/slots")(error));
         }

@@ -34,7 +34,8 @@ pub fn read_merged<S: MergeSource>(
 ) -> Result<(), ReadError> {
     match read_once(source, first, out) {
         // N4: a page that was read while it was being overwritten has its entry the second time.
-        Err(ReadError::Page { .. }) => read_once(source, first, out),
+        // An entry that is no slot was seen while it was being written.
+        Err(ReadError::Page { .. } | ReadError::Entry { .. }) => read_once(source, first, out),
         other => other,
     }
 }
@@ -47,13 +48,16 @@ fn read_once<S: MergeSource>(source: &S, first: PageNo, out: &mut [u8]) -> Resul
     }
     if fault::is(Fault::LookBeforeLiveRead) {
         source.read_entries(first, &mut entries)?;
-        std::thread::yield_now();
+        fault::linger(Fault::LookBeforeLiveRead);
     }
     let found = source.read_live(first, out)?;
     source.fence();
     if !fault::is(Fault::LookBeforeLiveRead) {
         source.read_entries(first, &mut entries)?;
     }
+    fault::linger_after(Fault::EndLookedAtFirst, || source.last_look().is_err());
+    // An entry that is there says that its image is; so the image is read after it.
+    source.fence();
     let mut page = first;
     let mut end = 0;
     for (bytes, entry) in out.chunks_exact_mut(page_bytes).zip(&entries) {
@@ -83,4 +87,86 @@ fn read_once<S: MergeSource>(source: &S, first: PageNo, out: &mut [u8]) -> Resul
         return Ok(());
     }
     source.last_look()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::page::PageFault;
+
+    /// A source of one page whose looks into the index fail as often as it is told.
+    struct Flaky {
+        failures: Cell<u32>,
+        error: fn() -> ReadError,
+    }
+
+    impl MergeSource for Flaky {
+        fn page_bytes(&self) -> usize {
+            4
+        }
+
+        fn read_live(&self, _first: PageNo, out: &mut [u8]) -> Result<usize, ReadError> {
+            out.fill(7);
+            Ok(out.len())
+        }
+
+        fn fence(&self) {}
+
+        fn read_entries(&self, _first: PageNo, _out: &mut [Entry]) -> Result<(), ReadError> {
+            let left = self.failures.get();
+            self.failures.set(left.saturating_sub(1));
+            if left > 0 {
+                Err((self.error)())
+            } else {
+                Ok(())
+            }
+        }
+
+        fn read_slot(&self, _: PageNo, _: u32, _: &mut [u8]) -> Result<(), ReadError> {
+            unreachable!("no entry leads to a slot")
+        }
+
+        fn check(&self, _: PageNo, _: &[u8], _: Option<u32>) -> Result<(), ReadError> {
+            Ok(())
+        }
+
+        fn last_look(&self) -> Result<(), ReadError> {
+            Ok(())
+        }
+    }
+
+    fn read(failures: u32, error: fn() -> ReadError) -> Result<(), ReadError> {
+        let failures = Cell::new(failures);
+        read_merged(&Flaky { failures, error }, PageNo(0), &mut [0; 4])
+    }
+
+    /// N4: what can be an entry or a page in the middle of its write is looked at twice, not more.
+    #[test]
+    fn what_looks_half_written_is_looked_at_twice() {
+        let errors: [fn() -> ReadError; 2] = [
+            || ReadError::Entry {
+                page: PageNo(0),
+                entry: 7,
+            },
+            || ReadError::Page {
+                file: "data.pages",
+                page: PageNo(0),
+                fault: PageFault::Short { found: 0 },
+            },
+        ];
+        for error in errors {
+            read(1, error).unwrap();
+            read(2, error).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn end_of_a_pin_is_not_looked_at_twice() {
+        let ended = || ReadError::PinEnded {
+            reason: crate::view::tree::EndSeen::IndexCut,
+        };
+        read(1, ended).unwrap_err();
+    }
 }
