@@ -152,6 +152,7 @@ fn report(report: &Report) {
 pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted)) -> Outcome {
     let host = Host::system();
     let options = parse_options(&spec.options)?;
+    source::recognise(&host, &spec.source)?;
     let registry = Registry::of_this_user()?;
     let point = MountPoint::check(&spec.mount_point, &spec.source, &registry)?;
     let pin_as = PinAs {

@@ -21,7 +21,8 @@ use crate::cli::mount::{ViewArgs, absolute};
 use crate::cli::output;
 use crate::mount::point::PointError;
 use crate::mount::{Lazy, MountPoint, Registry, unmount};
-use crate::os::{path, process};
+use crate::os::{Host, path, process};
+use crate::source;
 
 /// Where COMMAND finds the view.
 const MOUNT_VARIABLE: &str = "STILLFS_MOUNT";
@@ -68,6 +69,8 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
 fn run_on_view(args: &RunArgs) -> Result<u8, Failure> {
     args.view.check()?;
     let source = absolute(&args.source)?;
+    // Before a mount point is made for it, which would stay.
+    source::recognise(&Host::system(), &source)?;
     // Before anything is mounted: a signal from here on ends in an orderly release.
     let signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
         .context("cannot listen to signals")?;

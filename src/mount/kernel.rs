@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::makedev;
 use nix::sys::statfs::statfs;
 use nix::unistd::{getgid, getuid};
 
@@ -28,6 +30,8 @@ use super::{SUBTYPE, record_file};
 use crate::os::received_descriptor::receive_descriptor;
 
 const DEVICE: &str = "/dev/fuse";
+/// Its numbers, which are assigned for good (the kernel's admin-guide/devices.txt).
+const DEVICE_NUMBERS: (u64, u64) = (10, 229);
 /// The setuid programs that mount and unmount for ordinary users, the usual one first.
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
 /// Read-ahead of a mount: the kernel offers 128 KiB, and 1 MiB reads a fifth faster.
@@ -53,6 +57,9 @@ pub enum DeviceError {
         /// What open said.
         source: io::Error,
     },
+    /// Another device or a file is there, as sandboxes hide what they do not give.
+    #[error("/dev/fuse is not the FUSE device: something else is mounted or made in its place")]
+    Foreign,
     /// Something else.
     #[error("/dev/fuse cannot be opened: {source}")]
     Io {
@@ -63,13 +70,22 @@ pub enum DeviceError {
 
 /// Opens `/dev/fuse`. Errors: any [`DeviceError`].
 pub(super) fn open_device() -> Result<File, DeviceError> {
-    record_file::open_device(Path::new(DEVICE)).map_err(|source| {
+    let device = record_file::open_device(Path::new(DEVICE)).map_err(|source| {
         match source.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => DeviceError::Missing,
             Some(Errno::EACCES | Errno::EPERM) => DeviceError::Denied { source },
             _ => DeviceError::Io { source },
         }
-    })
+    })?;
+    let metadata = device
+        .metadata()
+        .map_err(|source| DeviceError::Io { source })?;
+    let (major, minor) = DEVICE_NUMBERS;
+    if metadata.file_type().is_char_device() && metadata.rdev() == makedev(major, minor) {
+        Ok(device)
+    } else {
+        Err(DeviceError::Foreign)
+    }
 }
 
 /// Why the helper did not do what it was asked for.

@@ -102,10 +102,17 @@ pub trait ReadMeter: Send + Sync + fmt::Debug {
     fn look(&self) -> Result<(), crate::view::tree::ReadError>;
 }
 
+/// Whether there is something at `path` that can be pinned.
+///
+/// Errors: `Missing`, `NotASource`, `Io`.
+pub fn recognise(host: &Host, path: &Path) -> Result<(), SourceError> {
+    native::recognise(host, path)
+}
+
 /// Recognises what is at `path` and pins it.
 ///
 /// Errors: any [`SourceError`]; nothing is then pinned.
 pub fn pin(host: &Host, path: &Path, pin_as: &PinAs<'_>) -> Result<PinnedSource, SourceError> {
-    native::recognise(host, path)?;
+    recognise(host, path)?;
     native::pin(host, path, pin_as)
 }

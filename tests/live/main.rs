@@ -1,0 +1,27 @@
+//! The acceptance tests: real processes, real mounts, the tools that people have, under load.
+//!
+//! A test that cannot run here says so on a line with SKIPPED.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "tests use the machine directly"
+)]
+
+mod books;
+mod load;
+mod process;
+mod resp;
+mod rig;
+
+mod busy;
+mod copies;
+mod daemon_death;
+mod engine_death;
+mod many;
+mod random_reads;
+mod refusals;
+mod restored;
+mod run;
