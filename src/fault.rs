@@ -68,7 +68,8 @@ pub(crate) fn linger_after(fault: Fault, happened: impl FnOnce() -> bool) {
     if is(fault) {
         std::thread::yield_now();
         if happened() {
-            linger(fault);
+            // It happens seldom, so what follows may take its time.
+            (0..5).for_each(|_| linger(fault));
         }
     }
 }

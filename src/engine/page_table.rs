@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::page::{PageNo, PageRef};
 
@@ -171,6 +172,9 @@ impl PageTable {
             .iter()
             .rev()
             .find(|version| version.lsn <= at)?;
+        if chain.is_overwriting && fault::is(Fault::CleanInFlight) {
+            return None;
+        }
         (version.lsn > chain.live).then(|| version.image.clone())
     }
 

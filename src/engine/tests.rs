@@ -273,9 +273,10 @@ fn failed_sync_poisons_until_the_next_open() {
     };
     put(&engine, b"good").unwrap();
     use crate::os::sim::{Fault, Operation};
+    const EIO: i32 = 5;
     simulated
         .disk
-        .set_faults(Faults::none().with(Fault::errno(Operation::SyncData, libc::EIO)));
+        .set_faults(Faults::none().with(Fault::errno(Operation::SyncData, EIO)));
     assert!(matches!(
         put(&engine, b"bad"),
         Err(EngineError::Poisoned { .. })

@@ -75,10 +75,7 @@ impl Writeback<'_> {
                 })?;
         }
         self.keep_for_readers(&images)?;
-        if fault::is(Fault::CleanInFlight) {
-            self.note_written(&images);
-            std::thread::yield_now();
-        }
+        fault::linger(Fault::CleanInFlight);
         for run in images.chunk_by(|a, b| a.0.0 + 1 == b.0.0) {
             self.write_run(run)?;
         }

@@ -15,14 +15,14 @@ type Key = (usize, Vec<u8>);
 
 /// One transaction.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     clear: Option<usize>,
     steps: Vec<(Key, Option<Vec<u8>>)>,
 }
 
 impl Plan {
     /// Enough for a few hundred pages.
-    pub fn initial() -> Self {
+    pub(crate) fn initial() -> Self {
         let step = |number: u32| {
             let key = (0, number.to_be_bytes().to_vec());
             (key, Some(vec![0x5a; 500]))
@@ -33,7 +33,7 @@ impl Plan {
         }
     }
 
-    pub fn draw(random: &SeededRandom) -> Self {
+    pub(crate) fn draw(random: &SeededRandom) -> Self {
         let steps = 1 + random.below(10);
         let step = |_| {
             let table = usize::try_from(random.below(3)).expect("three");
@@ -85,11 +85,11 @@ struct Log {
 
 /// The acknowledged commits.
 #[derive(Debug, Default)]
-pub struct History(Mutex<Log>);
+pub(crate) struct History(Mutex<Log>);
 
 impl History {
     /// Commits `plan` and notes it under its number.
-    pub fn commit(&self, database: &Database, plan: &Plan) {
+    pub(crate) fn commit(&self, database: &Database, plan: &Plan) {
         let mut write = database.begin_write().expect("the writer slot");
         if let Some(cleared) = plan.clear {
             write.clear(TABLES[cleared]).expect("a clear");
@@ -112,7 +112,7 @@ impl History {
     }
 
     /// Compares what `read` sees with the commits up to `timestamp`.
-    pub fn check_at(&self, timestamp: u64, read: &ReadTransaction) {
+    pub(crate) fn check_at(&self, timestamp: u64, read: &ReadTransaction) {
         let expected = loop {
             let mut log = self.0.lock().expect("no panic under it");
             // Commits are durable in order, but noted by their threads a moment later.

@@ -26,16 +26,17 @@ const LAYERS: &[Layer] = &[
     layer("lsn", &[]),
     layer("id", &["codec", "lsn"]),
     layer("page", &["codec", "lsn", "id"]),
+    layer("fault", &[]),
 
     layer("os", &["codec", "lsn", "id", "page"]),
 
-    layer("engine", &["codec", "lsn", "id", "page", "os"]),
-    layer("shadow", &["codec", "lsn", "id", "page", "os"]),
+    layer("engine", &["codec", "lsn", "id", "page", "fault", "os"]),
+    layer("shadow", &["codec", "lsn", "id", "page", "fault", "os"]),
     layer("pin", &["codec", "lsn", "id", "page", "os"]),
 
-    layer("view", &["codec", "lsn", "id", "page", "os", "shadow", "pin"]),
+    layer("view", &["codec", "lsn", "id", "page", "fault", "os", "shadow", "pin"]),
 
-    layer("database", &["codec", "lsn", "id", "page", "os", "engine", "shadow", "pin", "view"]),
+    layer("database", &["codec", "lsn", "id", "page", "fault", "os", "engine", "shadow", "pin", "view"]),
 
     layer("source", &["codec", "lsn", "id", "page", "os", "engine", "shadow", "pin", "view", "database"]),
     layer("mount", &["codec", "lsn", "id", "page", "os", "view"]),
