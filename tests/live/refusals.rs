@@ -229,7 +229,10 @@ impl Hostile {
             Self::HangsUp => return,
             Self::Silent => {}
             Self::Trickle => {
-                while say(&client, b"x") {
+                // Of a frame of 100 bytes one at a time: each is progress, and the whole is none.
+                let mut next = &[100, 0, 0, 0][..];
+                while say(&client, next) {
+                    next = b"x";
                     thread::sleep(Duration::from_millis(200));
                 }
             }
