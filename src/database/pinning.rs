@@ -48,12 +48,21 @@ pub(super) fn take(state: &State) -> Result<TakenPin, DatabaseError> {
     let held = prepare(state, token)?;
     let taken = spill_and_grant(state, &held);
     match taken {
-        Ok((times, snapshot)) => Ok(TakenPin {
-            held,
-            token,
-            times,
-            snapshot,
-        }),
+        Ok((times, snapshot)) => {
+            tracing::info!(
+                pin = %held.header().pin,
+                commit_lock_ns = times.commit_lock.as_nanos(),
+                gate_closed_ns = times.gate_closed.as_nanos(),
+                total_ns = times.total.as_nanos(),
+                "took a pin"
+            );
+            Ok(TakenPin {
+                held,
+                token,
+                times,
+                snapshot,
+            })
+        }
         Err(error) => {
             state.shadow.end(&held, EndReason::Refused)?;
             Err(error)
