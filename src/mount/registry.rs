@@ -89,7 +89,7 @@ pub enum RegistryError {
         mode: u32,
     },
     /// A live daemon holds the record of this mount point.
-    #[error("{} is held by another stillfs daemon; unmount it first: stillfs umount {}", mount_point.display(), mount_point.display())]
+    #[error("{} is held by another stillfs daemon: stillfs umount {} ends it; a view that was unmounted lazily ends with its last user", mount_point.display(), mount_point.display())]
     Held {
         /// The mount point.
         mount_point: PathBuf,
