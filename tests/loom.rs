@@ -220,12 +220,16 @@ impl World {
             fences: std::cell::Cell::new(0),
         };
         match self.bug {
-            Bug::EntriesBeforeLive => read_merged(&Swapped::new(source), PageNo(0), &mut out)?,
+            Bug::EntriesBeforeLive => {
+                read_merged(&Swapped::new(source), PageNo(0), &mut out)?;
+            }
             Bug::LookFirst => {
                 source.last_look()?;
                 read_merged(&source, PageNo(0), &mut out)?;
             }
-            _ => read_merged(&source, PageNo(0), &mut out)?,
+            _ => {
+                read_merged(&source, PageNo(0), &mut out)?;
+            }
         }
         Ok(out)
     }

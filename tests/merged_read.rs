@@ -34,7 +34,7 @@ impl Source {
 
     fn read(&self) -> Result<Vec<u8>, ReadError> {
         let mut out = vec![0; self.entries.len() * PAGE_BYTES];
-        read_merged(self, PageNo(0), &mut out).map(|()| out)
+        read_merged(self, PageNo(0), &mut out).map(|_| out)
     }
 }
 
@@ -95,7 +95,7 @@ fn steps_come_in_the_order_that_makes_them_right() {
     let source = Source::new(&[Entry::NotShadowed, SHADOWED]);
     assert_eq!(source.read().expect("a read"), [1, 1, 1, 1, 2, 2, 2, 2]);
     let expected = [
-        "live", "fence", "entries", "check", "slot", "check", "fence", "look",
+        "live", "fence", "entries", "fence", "check", "slot", "check", "fence", "look",
     ];
     assert_eq!(*source.steps.borrow(), expected);
 }

@@ -24,6 +24,13 @@ use finding::FindingRow;
 
 /// Look for damage in a database
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exits 0 if nothing is wrong, 12 if something is damaged, 13 if the pin was lost meanwhile.
+
+Examples:
+  stillfs check /var/lib/app          running: by a pin of its own
+  stillfs check /mnt/still --json     a mount, for programs
+  stillfs check backup/               a copy")]
 pub(crate) struct CheckArgs {
     /// A database: its directory (an engine may run on it), a mount, a copy, or a data.pages file
     #[arg(value_name = "PATH")]

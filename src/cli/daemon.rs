@@ -1,13 +1,11 @@
 //! The mount daemon: pins, mounts, serves until unmounted, releases.
 //!
-//! Its standard output is a pipe to whoever started it: one line of JSON when the mount answers or
-//! cannot be made, and, for `run`, one more when all is over. Its standard input, for `run`, is a
-//! pipe that ends with `run` itself, whatever ends it.
+//! What it says to whoever started it, and how it knows that one's end: see `background`.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, ExitCode, Stdio};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -20,59 +18,18 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::cli::background::{Ending, Life, Mounted, Report, ViewSpec, mount_options};
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::mount::daemon_arguments;
-use crate::cli::output;
+use crate::mount::registry::HeldRecord;
 use crate::mount::session::Unmounter;
-use crate::mount::{
-    Lazy, MountOptions, MountPoint, MountRecord, MountedSession, Registry, StatusSource,
-};
+use crate::mount::{Lazy, MountPoint, MountRecord, MountedSession, Registry, StatusSource};
 use crate::os::{Host, process};
 use crate::source::{self, LeaseView, PinAs, PinnedSource, ReadMeter, SourceFacts, SourceLease};
 
+/// How long a view outlives its starter for the sake of those who still have a file of it open.
+const ORPHAN_PATIENCE: Duration = Duration::from_secs(3);
 /// How often the lease is looked at.
 const LEASE_CHECK: Duration = Duration::from_millis(500);
-
-/// What is to be mounted where; paths are absolute.
-#[derive(Clone, Debug)]
-pub(crate) struct ViewSpec {
-    pub(crate) source: PathBuf,
-    pub(crate) mount_point: PathBuf,
-    pub(crate) options: Vec<String>,
-    pub(crate) holder: String,
-}
-
-/// How long a view lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Life {
-    /// Until somebody unmounts it.
-    UntilUnmounted,
-    /// At most until standard input ends.
-    AsLongAsInput,
-}
-
-/// What the starter hears first.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Mounted {
-    pub(crate) mount_point: PathBuf,
-    pub(crate) timestamp: u64,
-}
-
-/// What the starter hears.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Report {
-    Ready(Mounted),
-    Failed { exit: u8, message: String },
-    Over(Ending),
-}
-
-/// How a view ended.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Ending {
-    /// Why the pin was lost before the view was unmounted, if it was.
-    pub(crate) pin_lost: Option<String>,
-}
 
 /// Arguments of the hidden `daemon` command.
 #[derive(Debug, Args)]
@@ -151,7 +108,7 @@ fn report(report: &Report) {
 /// Pins and mounts, calls `ready`, serves until unmounted, and releases.
 pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted)) -> Outcome {
     let host = Host::system();
-    let options = parse_options(&spec.options)?;
+    let options = mount_options(&spec.options)?;
     source::recognise(&host, &spec.source)?;
     let registry = Registry::of_this_user()?;
     let point = MountPoint::check(&spec.mount_point, &spec.source, &registry)?;
@@ -166,33 +123,33 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
         lease,
     } = source::pin(&host, &spec.source, &pin_as)?;
     let record = registry.hold(&record_of(&host, spec, &point, &facts))?;
+    let record = Arc::new(Mutex::new(Some(record)));
     let watch = LeaseWatch::start(lease)?;
-    let status = status_source(&host, &facts, reads, watch.seen.clone());
+    let status = status_source(&host, &facts, reads.clone(), watch.seen.clone());
     let session = crate::mount::mount(tree, &point, options, spec.source.as_os_str(), status)?;
     watch_signals(session.unmounter())?;
     if life == Life::AsLongAsInput {
-        watch_input(session.unmounter());
+        let abandon = Abandon {
+            reads: reads.clone(),
+            record: record.clone(),
+        };
+        watch_input(session.unmounter(), abandon);
     }
     ready(Mounted {
         mount_point: point.path().to_owned(),
         timestamp: facts.timestamp.0,
     });
     wait_unmounted(session)?;
-    let ending = watch.release()?;
+    // Looked at while the pin should still hold: an end is for ever, whoever told of it or did not.
+    let ending = ending_now(&*reads);
+    watch.release()?;
     // The record goes last: whoever waits for it may rely on the pin being released.
-    drop(record);
+    drop(record.lock().take());
+    let is_lost = ending.pin_lost.is_some();
     if life == Life::AsLongAsInput {
         report(&Report::Over(ending));
     }
-    Ok(Exit::Done)
-}
-
-fn parse_options(words: &[String]) -> Result<MountOptions, Failure> {
-    let mut options = MountOptions::default();
-    for words in words {
-        options.apply(words).map_err(Failure::usage)?;
-    }
-    Ok(options)
+    Ok(if is_lost { Exit::PinLost } else { Exit::Done })
 }
 
 fn wait_unmounted(session: MountedSession) -> Result<(), Failure> {
@@ -299,20 +256,14 @@ impl LeaseWatch {
         Ok(Self { seen, stop, thread })
     }
 
-    /// Gives the pin up, and says how it was until then.
-    fn release(self) -> Result<Ending, Failure> {
+    /// Gives the pin up.
+    fn release(self) -> Result<(), Failure> {
         self.stop.store(true, Ordering::SeqCst);
         let lease = self
             .thread
             .join()
             .map_err(|_| anyhow::anyhow!("the pin's thread panicked"))?;
-        let seen = *self.seen.lock();
-        lease.release().context("cannot release the pin")?;
-        let pin_lost = match seen {
-            LeaseView::Ended(reason) => Some(reason.to_string()),
-            LeaseView::Held | LeaseView::EngineGone => None,
-        };
-        Ok(Ending { pin_lost })
+        Ok(lease.release().context("cannot release the pin")?)
     }
 }
 
@@ -334,12 +285,35 @@ fn watch_signals(unmounter: Unmounter) -> Result<(), Failure> {
     Ok(())
 }
 
-fn watch_input(unmounter: Unmounter) {
+/// What a view lets go of when its starter is gone and somebody still has a file of it open.
+struct Abandon {
+    reads: Arc<dyn ReadMeter>,
+    record: Arc<Mutex<Option<HeldRecord>>>,
+}
+
+impl Abandon {
+    /// Ends this process, and with its descriptors the pin; whoever still reads gets errors.
+    fn run(self) -> ! {
+        report(&Report::Over(ending_now(&*self.reads)));
+        drop(self.record.lock().take());
+        std::process::exit(Exit::Done.code().into())
+    }
+}
+
+/// How the view is at this moment.
+fn ending_now(reads: &dyn ReadMeter) -> Ending {
+    let pin_lost = reads.look().err().map(|error| error.to_string());
+    Ending { pin_lost }
+}
+
+fn watch_input(unmounter: Unmounter, abandon: Abandon) {
     let body = move || {
         let mut rest = Vec::new();
         // Data or an error are as good as the end: nothing is ever sent.
         let _ = io::stdin().lock().read_to_end(&mut rest);
         take_away(&unmounter);
+        Host::system().clock.sleep(ORPHAN_PATIENCE);
+        abandon.run();
     };
     if let Err(error) = thread::Builder::new()
         .name("stillfs-input".to_owned())
@@ -357,98 +331,4 @@ fn take_away(unmounter: &Unmounter) {
     if let Err(error) = outcome {
         tracing::error!(%error, "cannot unmount");
     }
-}
-
-/// A daemon that was started and answers.
-#[derive(Debug)]
-pub(crate) struct Background {
-    pub(crate) mounted: Mounted,
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-}
-
-impl Background {
-    /// Starts a daemon and waits until its mount answers.
-    ///
-    /// Errors: what kept it from mounting, with its exit code.
-    pub(crate) fn start(spec: &ViewSpec, life: Life, log: Option<&Path>) -> Result<Self, Failure> {
-        let program = std::env::current_exe().context("cannot find the stillfs program")?;
-        let mut command = std::process::Command::new(program);
-        command
-            .args(daemon_arguments(spec, life))
-            .stdout(Stdio::piped());
-        command.stdin(match life {
-            Life::AsLongAsInput => Stdio::piped(),
-            Life::UntilUnmounted => Stdio::null(),
-        });
-        command.stderr(match log {
-            Some(path) => open_log(path)?.into(),
-            None => Stdio::null(),
-        });
-        let mut child = command.spawn().context("cannot start the mount daemon")?;
-        let input = child.stdin.take();
-        let output = child.stdout.take().context("the daemon has no output")?;
-        let mut output = BufReader::new(output);
-        match hear(&mut output) {
-            Some(Report::Ready(mounted)) => Ok(Self {
-                mounted,
-                child,
-                input,
-                output,
-            }),
-            Some(Report::Failed { exit, message }) => {
-                let _ = child.wait();
-                Err(Failure::new(
-                    Exit::from_code(exit),
-                    anyhow::anyhow!(message),
-                ))
-            }
-            Some(Report::Over(_)) | None => {
-                let status = child.wait().context("cannot wait for the daemon")?;
-                Err(anyhow::anyhow!("the mount daemon ended before it mounted ({status})").into())
-            }
-        }
-    }
-
-    /// Ends the view and waits until its pin is released.
-    pub(crate) fn finish(mut self) -> Result<Ending, Failure> {
-        drop(self.input.take());
-        let last = hear(&mut self.output);
-        let status = self.child.wait().context("cannot wait for the daemon")?;
-        match last {
-            Some(Report::Over(ending)) => Ok(ending),
-            Some(Report::Failed { exit, message }) => Err(Failure::new(
-                Exit::from_code(exit),
-                anyhow::anyhow!(message),
-            )),
-            Some(Report::Ready(_)) | None => {
-                Err(anyhow::anyhow!("the mount daemon ended unexpectedly ({status})").into())
-            }
-        }
-    }
-}
-
-fn hear(output: &mut impl BufRead) -> Option<Report> {
-    let mut text = String::new();
-    // A report is short; a daemon that writes more is not ours.
-    output.take(64 * 1024).read_line(&mut text).ok()?;
-    serde_json::from_str(&text).ok()
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a log of the user's, not a file of an engine"
-)]
-fn open_log(path: &Path) -> Result<File, Failure> {
-    let opened = File::options().create(true).append(true).open(path);
-    Ok(opened.with_context(|| format!("cannot open the log {}", path.display()))?)
-}
-
-/// Says how a view lost its pin, for `run`.
-pub(crate) fn tell_lost(ending: &Ending) -> bool {
-    if let Some(reason) = &ending.pin_lost {
-        output::problem(&format!("the pin was lost while the command ran: {reason}"));
-    }
-    ending.pin_lost.is_some()
 }

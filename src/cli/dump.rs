@@ -51,6 +51,10 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// Write the content of a database as text, or its digest
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  stillfs dump /var/lib/app | zstd > app.dump.zst
+  stillfs dump /mnt/still --digest    equal for equal content, whatever the page layout")]
 pub(crate) struct DumpArgs {
     /// A database: its directory (an engine may run on it), a mount, a copy, or a data.pages file
     #[arg(value_name = "PATH")]

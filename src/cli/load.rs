@@ -33,6 +33,10 @@ const BUFFER_BYTES: usize = 256 << 10;
 
 /// Make a new database from a dump on standard input
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  stillfs load /var/lib/new < app.dump
+  stillfs dump /var/lib/app | stillfs load /var/lib/repacked --page-size 16K")]
 pub(crate) struct LoadArgs {
     /// Directory of the new database, missing or empty
     #[arg(value_name = "DIR")]

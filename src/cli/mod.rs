@@ -10,6 +10,7 @@
 //! umount --- unmounts, then waits until the daemon has let its record go
 //! ```
 
+mod background;
 mod check;
 mod daemon;
 mod dump;

@@ -1,14 +1,13 @@
 //! `stillfs mount`.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::cli::daemon::{self, Background, Life, ViewSpec};
+use crate::cli::background::{Background, Life, ViewSpec, mount_options};
+use crate::cli::daemon;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output;
-use crate::mount::MountOptions;
 use crate::os::path::canonical;
 
 /// Options that `mount` and `run` share.
@@ -24,12 +23,8 @@ pub(crate) struct ViewArgs {
 
 impl ViewArgs {
     /// Errors: usage, for an option that there is not.
-    pub(crate) fn check(&self) -> Result<MountOptions, Failure> {
-        let mut options = MountOptions::default();
-        for words in &self.options {
-            options.apply(words).map_err(Failure::usage)?;
-        }
-        Ok(options)
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        mount_options(&self.options).map(drop)
     }
 }
 
@@ -83,18 +78,4 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     canonical(path)
         .or_else(|_| std::path::absolute(path))
         .map_err(Failure::from)
-}
-
-/// The words of a spec as arguments of the hidden `daemon` command.
-pub(crate) fn daemon_arguments(spec: &ViewSpec, life: Life) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec!["daemon".into()];
-    if life == Life::AsLongAsInput {
-        arguments.push("--while-input".into());
-    }
-    for options in &spec.options {
-        arguments.extend(["-o".into(), options.into()]);
-    }
-    arguments.extend(["--holder".into(), (&spec.holder).into(), "--".into()]);
-    arguments.extend([spec.source.clone().into(), spec.mount_point.clone().into()]);
-    arguments
 }

@@ -1,7 +1,7 @@
 //! `stillfs run`: a view for the length of one command.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use crate::cli::daemon::{self, Background, Life, ViewSpec};
+use crate::cli::background::{self, Background, Life, ViewSpec};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::mount::{ViewArgs, absolute};
 use crate::cli::output;
@@ -88,7 +88,7 @@ fn run_on_view(args: &RunArgs) -> Result<u8, Failure> {
     let ran = run_command(&args.command, &view.mounted.mount_point, signals);
     let ending = view.finish();
     let code = ran?;
-    if daemon::tell_lost(&ending?) {
+    if background::tell_lost(&ending?) {
         Ok(Exit::PinLost.code())
     } else {
         Ok(code)
@@ -124,12 +124,14 @@ fn wait_passing_signals(mut child: Child, mut signals: Signals) -> Result<u8, Fa
             }
         }
     });
+    let has_terminal = io::stdin().is_terminal();
     let status = loop {
         // The child is signalled and waited for by this thread only, so its number is its own.
         if let Some(status) = child.try_wait().context("cannot wait for the command")? {
             break status;
         }
         if let Ok(signal) = received.recv_timeout(std::time::Duration::from_millis(20))
+            && !(is_from_terminal(signal) && has_terminal)
             && let Err(error) = process::signal_child(&child, signal)
         {
             tracing::debug!(%error, signal, "cannot pass a signal on");
@@ -140,6 +142,11 @@ fn wait_passing_signals(mut child: Child, mut signals: Signals) -> Result<u8, Fa
     // It ends by the close; a panic of it was reported already.
     let _ = listener.join();
     Ok(process::shell_code(status))
+}
+
+/// Whether a terminal sends this signal to all of its processes, the command among them.
+fn is_from_terminal(signal: i32) -> bool {
+    signal == SIGINT || signal == SIGQUIT
 }
 
 /// `word` with every `{}` replaced by the mount point, bytes as they are.

@@ -28,6 +28,13 @@ const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 
 /// Run a database as a server for Redis clients, and for mounts
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Prints `ready DIR ADDR` once clients can connect. SIGTERM or Ctrl-C stops cleanly; a second one at once.
+
+Examples:
+  stillfs serve /var/lib/app                              Redis protocol on 127.0.0.1:6380
+  stillfs serve /var/lib/app --listen 127.0.0.1:0         any free port
+  stillfs serve /var/lib/app --unix /run/app.sock --cache 1G")]
 pub(crate) struct ServeArgs {
     /// Directory of the database; it is made if it is missing
     #[arg(value_name = "DIR")]

@@ -35,6 +35,8 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use crate::engine::error::EngineError;
 use crate::engine::error::Result as EngineResult;
 pub use crate::engine::{
@@ -72,6 +74,14 @@ pub enum PinServing {
 /// lost, and the next open replays the log.
 #[derive(Clone, Debug)]
 pub struct Database {
+    handle: Arc<Handle>,
+}
+
+/// What the handles of one database share. The server goes first: its threads look at the state, and
+/// the last of them must not be the one to drop it.
+#[derive(Debug)]
+struct Handle {
+    pin_server: Mutex<Option<PinServer>>,
     state: Arc<State>,
 }
 
@@ -113,8 +123,10 @@ impl Database {
         dir: impl AsRef<Path>,
         options: &EngineOptions,
     ) -> Result<Self, DatabaseError> {
+        let state = State::open(host, dir.as_ref(), options)?;
+        let pin_server = Mutex::default();
         Ok(Self {
-            state: State::open(host, dir.as_ref(), options)?,
+            handle: Arc::new(Handle { pin_server, state }),
         })
     }
 
@@ -123,9 +135,9 @@ impl Database {
     /// Errors: `Pin`.
     pub fn serve_pins(&self) -> Result<(), DatabaseError> {
         let socket = self.directory().join(SOCKET_FILE);
-        let service = Arc::new(service::Service::new(&self.state));
+        let service = Arc::new(service::Service::new(&self.handle.state));
         let server = PinServer::start(&socket, service, PinServerLimits::default())?;
-        *self.state.pin_server.lock() = Some(server);
+        *self.handle.pin_server.lock() = Some(server);
         Ok(())
     }
 
@@ -133,35 +145,35 @@ impl Database {
     ///
     /// Errors: none in this version; callers must be ready for `Io`.
     pub fn begin_read(&self) -> EngineResult<ReadTransaction> {
-        Ok(self.state.engine.begin_read())
+        Ok(self.handle.state.engine.begin_read())
     }
 
     /// Starts the one write transaction; waits while another lasts.
     ///
     /// Errors: `Poisoned`; those of a checkpoint, if one had to run because the log is full.
     pub fn begin_write(&self) -> EngineResult<WriteTransaction> {
-        self.state.engine.begin_write()
+        self.handle.state.engine.begin_write()
     }
 
     /// Copies what the log holds into the live file and lets the log go.
     ///
     /// Errors: `Poisoned`, `Capture`, `Io`.
     pub fn checkpoint(&self) -> EngineResult<CheckpointReport> {
-        self.state.engine.checkpoint()
+        self.handle.state.engine.checkpoint()
     }
 
     /// Pins the newest commit in this process; its view is what a mount would show.
     ///
     /// Errors: `Shadow`, `Engine`, `Io`, `Moved`; nothing is then left of the pin.
     pub fn pin(&self) -> Result<Pin, DatabaseError> {
-        Ok(Pin::take(&self.state)?.0)
+        Ok(Pin::take(&self.handle.state)?.0)
     }
 
     /// Pins the newest commit, and starts a read of the very same one.
     ///
     /// Errors: as for [`Database::pin`].
     pub fn pin_and_read(&self) -> Result<(Pin, ReadTransaction), DatabaseError> {
-        let (pin, snapshot) = Pin::take(&self.state)?;
+        let (pin, snapshot) = Pin::take(&self.handle.state)?;
         Ok((pin, snapshot.into()))
     }
 
@@ -169,16 +181,16 @@ impl Database {
     ///
     /// Errors: none in this version; damage is in the report.
     pub fn check(&self) -> EngineResult<CheckReport> {
-        self.state.engine.check()
+        self.handle.state.engine.check()
     }
 
     /// What it holds and did.
     #[must_use]
     pub fn stats(&self) -> DatabaseStats {
-        let (shadow_slots, shadow_bytes) = self.state.shadow.slot_counts();
+        let (shadow_slots, shadow_bytes) = self.handle.state.shadow.slot_counts();
         DatabaseStats {
-            engine: self.state.engine.stats(),
-            pins: self.state.shadow.pins().len() as u64,
+            engine: self.handle.state.engine.stats(),
+            pins: self.handle.state.shadow.pins().len() as u64,
             shadow_slots,
             shadow_bytes,
         }
@@ -187,13 +199,13 @@ impl Database {
     /// Its directory.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        self.state.engine.directory()
+        self.handle.state.engine.directory()
     }
 
     /// The engine, for what only a few need.
     #[must_use]
     pub fn engine(&self) -> &Engine {
-        &self.state.engine
+        &self.handle.state.engine
     }
 
     /// Stops cleanly: pins are left as they are (their readers go on as long as nobody writes the
@@ -201,9 +213,9 @@ impl Database {
     ///
     /// Errors: those of a checkpoint; the next open then replays the log, and nothing is lost.
     pub fn close(&self) -> Result<(), EngineError> {
-        if let Some(server) = self.state.pin_server.lock().take() {
+        if let Some(server) = self.handle.pin_server.lock().take() {
             server.stop(EndPins::No);
         }
-        self.state.engine.close()
+        self.handle.state.engine.close()
     }
 }

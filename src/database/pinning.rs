@@ -134,6 +134,7 @@ fn spill_and_grant(
     state.engine.make_durable(snapshot.point())?;
     // A commit that was durable before a sync failed is no ground for a pin after it: nobody knows
     // what the live file holds. The pin is active, so a failure from here on ends it.
+    state.engine.settle_live()?;
     state.engine.refuse_if_poisoned()?;
     state.shadow.sync_index(held)?;
     held.grant();
@@ -298,8 +299,8 @@ mod tests {
         let simulated = Host::simulated(13);
         let database =
             Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
-        let shadow = database.state.shadow.clone();
-        let held = prepare(&database.state, [7; 32]).unwrap();
+        let shadow = database.handle.state.shadow.clone();
+        let held = prepare(&database.handle.state, [7; 32]).unwrap();
         shadow.activate(&held);
         shadow.write_header(&held).unwrap();
         let fault = DiskFault::errno(Operation::SetLen, EIO);

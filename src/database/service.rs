@@ -270,10 +270,11 @@ impl Lease {
         let Some(state) = self.state.upgrade() else {
             return;
         };
-        state.notes.lock().remove(&self.held.header().pin);
-        if let Err(error) = state.shadow.end(&self.held, reason) {
-            // The pin lasts, and so does what it needs; a checkpoint tries again to end it.
-            tracing::error!(%error, pin = %self.held.header().pin, "cannot end a pin visibly");
+        let id = self.held.header().pin;
+        match state.shadow.end(&self.held, reason) {
+            Ok(()) => drop(state.notes.lock().remove(&id)),
+            // The pin lasts, and so does what it needs; the next checkpoint tries again to end it.
+            Err(error) => tracing::error!(%error, pin = %id, "cannot end a pin visibly"),
         }
     }
 

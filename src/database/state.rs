@@ -13,7 +13,7 @@ use crate::database::sink::ShadowSink;
 use crate::engine::{Engine, EngineOptions};
 use crate::id::PinId;
 use crate::os::{FileIdentity, Host};
-use crate::pin::{Name, PinServer, WirePath};
+use crate::pin::{Name, WirePath};
 use crate::shadow::Shadow;
 
 /// What is known of a pin beside its state, for `status`.
@@ -26,10 +26,9 @@ pub(super) struct PinNote {
     pub(super) max_age: Duration,
 }
 
-/// See the head of the file. Fields are dropped in this order: the server first.
+/// See the head of the file.
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) pin_server: Mutex<Option<PinServer>>,
     pub(super) engine: Engine,
     pub(super) shadow: Arc<Shadow>,
     pub(super) live: FileIdentity,
@@ -55,7 +54,6 @@ impl State {
         let engine = Engine::open(host, dir, options, Some(&mut prepare))?;
         let (shadow, live) = opened.expect("an engine that opened has prepared its sink");
         Ok(Arc::new(Self {
-            pin_server: Mutex::default(),
             engine,
             shadow,
             live,

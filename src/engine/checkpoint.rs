@@ -14,8 +14,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use crate::engine::commit_point::CommitPoint;
+use parking_lot::MutexGuard;
+
+use crate::engine::commit_point::FixedTarget;
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{Header, HeaderState};
 use crate::engine::shared::{BellState, Shared};
@@ -24,6 +27,9 @@ use crate::engine::writeback::Writeback;
 use crate::lsn::Lsn;
 use crate::os;
 use crate::page::PageNo;
+
+/// How long the checkpointer rests after a checkpoint that failed.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// What a checkpoint did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -44,15 +50,48 @@ impl Shared {
     }
 
     fn run_checkpoint(&self) -> Result<CheckpointReport> {
-        let _one = self.checkpoint_lock.lock();
-        let log = self.log()?;
-        let header = self.header.lock().clone();
-        let target = self.registry.points().newest;
-        if target.lsn == header.point.lsn && self.table.unwritten_pages(Lsn::MAX).is_empty() {
-            return Ok(CheckpointReport::default());
+        self.run_checkpoint_alone(&mut self.checkpoint_lock.lock())
+    }
+
+    /// Runs a checkpoint only if the log is still longer than `bytes` once it is this one's turn.
+    pub(crate) fn checkpoint_if_longer_than(&self, bytes: u64) -> Result<()> {
+        let mut fixed = self.checkpoint_lock.lock();
+        if self.log()?.bytes() <= bytes {
+            return Ok(());
         }
-        self.make_durable(target)?;
-        let (target, log_start) = self.fix_target()?;
+        self.hear_poison(self.run_checkpoint_alone(&mut fixed))
+            .map(drop)
+    }
+
+    /// `fixed` is a target that an earlier checkpoint fixed and did not reach. It is reached first, so
+    /// that a checkpoint that keeps failing does not start a segment each time.
+    fn run_checkpoint_alone(&self, fixed: &mut Option<FixedTarget>) -> Result<CheckpointReport> {
+        let unfinished = match *fixed {
+            Some(target) => self.reach(target, fixed)?,
+            None => CheckpointReport::default(),
+        };
+        let newest = self.registry.points().newest;
+        let is_reached = self.header.lock().point.lsn == newest.lsn;
+        if is_reached && self.table.unwritten_pages(Lsn::MAX).is_empty() {
+            return Ok(unfinished);
+        }
+        // Most of the log is synced before the writers are held up for the rest.
+        self.make_durable(newest)?;
+        let target = *fixed.insert(self.fix_target()?);
+        let report = self.reach(target, fixed)?;
+        Ok(CheckpointReport {
+            pages_written: unfinished.pages_written + report.pages_written,
+            log_bytes_freed: unfinished.log_bytes_freed + report.log_bytes_freed,
+        })
+    }
+
+    /// Writes what the target needs, names it in the header, and lets the log before it go.
+    fn reach(
+        &self,
+        FixedTarget { target, log_start }: FixedTarget,
+        fixed: &mut Option<FixedTarget>,
+    ) -> Result<CheckpointReport> {
+        let log = self.log()?;
         self.make_durable(target)?;
         let writeback = Writeback {
             live: &*self.data,
@@ -61,14 +100,17 @@ impl Shared {
             registry: &self.registry,
             gate: &self.gate,
             sink: self.sink.as_deref(),
+            is_unsynced: &self.is_live_unsynced,
         };
         let pages_written = writeback.write_all(target.lsn)?;
         self.sync_live()?;
+        let header = self.header.lock().clone();
         self.write_header_copy(Header {
             point: target,
             log_start,
             ..header
         })?;
+        *fixed = None;
         {
             let _append = self.append.lock();
             log.append_note(RecordKind::CheckpointEnd, &target.lsn.0.to_le_bytes())?;
@@ -88,18 +130,38 @@ impl Shared {
     }
 
     /// Fixes target and log start at one moment of the commit order (E6).
-    fn fix_target(&self) -> Result<(CommitPoint, Lsn)> {
+    fn fix_target(&self) -> Result<FixedTarget> {
         let log = self.log()?;
         let mut append = self.append.lock();
         let target = self.registry.points().newest;
         log.append_note(RecordKind::CheckpointBegin, &target.lsn.0.to_le_bytes())?;
         let log_start = log.rotate()?;
         append.imaged.clear();
-        Ok((target, log_start))
+        Ok(FixedTarget { target, log_start })
+    }
+
+    /// Makes durable what was written to the live file so far, if anything was since its last sync. A
+    /// pin relies on live pages that a checkpoint has written and not synced yet: the kernel could lose
+    /// such a write and show the older page, which is valid in itself.
+    ///
+    /// Errors: `Poisoned`, `Io`.
+    pub(crate) fn settle_live(&self) -> Result<()> {
+        let one = self.live_sync.lock();
+        if !self.is_live_unsynced.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.hear_poison(self.sync_live_alone(&one))
     }
 
     /// Syncs the live file; a failure poisons, since nobody knows what the file holds then (E8).
     fn sync_live(&self) -> Result<()> {
+        self.sync_live_alone(&self.live_sync.lock())
+    }
+
+    /// One sync at a time: the kernel tells one caller of a failed one.
+    fn sync_live_alone(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
+        // Cleared first: whoever writes from here on says so again.
+        self.is_live_unsynced.store(false, Ordering::SeqCst);
         self.data.sync_data().map_err(|source| {
             if let Some(log) = &self.log {
                 log.poison("cannot sync data.pages");
@@ -111,7 +173,9 @@ impl Shared {
     /// Writes `next` over the copy that is not the newest, syncs it, and makes it the header. After
     /// a failure the same copy is written again the next time, never the good one.
     pub(crate) fn write_header_copy(&self, mut next: Header) -> Result<()> {
-        next.sequence += 1;
+        next.sequence = next.sequence.checked_add(1).ok_or(EngineError::Exhausted {
+            what: "the header's sequence",
+        })?;
         let copy = PageNo(next.sequence % 2);
         let offset = copy.0 * u64::from(self.page_size.get());
         os::write_all_at(&*self.data, &next.encode(copy), offset).map_err(EngineError::io_at(
@@ -128,13 +192,19 @@ impl Shared {
     /// the end of the log as its start, so that a crash may leave any of its segments behind.
     pub(crate) fn write_clean_header(&self) -> Result<()> {
         let _one = self.checkpoint_lock.lock();
+        let newest = self.registry.points().newest;
+        assert_eq!(
+            self.header.lock().point,
+            newest,
+            "nothing was committed since the checkpoint"
+        );
         for _ in 0..2 {
             let header = self.header.lock().clone();
-            self.write_header_copy(Header {
+            self.hear_poison(self.write_header_copy(Header {
                 state: HeaderState::Clean,
                 log_start: self.log()?.end(),
                 ..header
-            })?;
+            }))?;
         }
         Ok(())
     }
@@ -194,6 +264,10 @@ fn run(shared: &Shared) {
         if let Err(error) = shared.checkpoint() {
             // The log keeps everything; the next commit that crosses the threshold rings again.
             tracing::error!(%error, dir = %shared.dir.display(), "checkpoint failed");
+            let mut state = shared.bell.state.lock();
+            if *state != BellState::Stop {
+                shared.bell.rung.wait_for(&mut state, PAUSE_AFTER_FAILURE);
+            }
         }
     }
 }

@@ -45,8 +45,6 @@ use crate::page::{PageBuf, PageKind, PageNo, PageSize};
 pub const HEADER_BYTES: usize = 512;
 /// The newest format version of `data.pages` that this build reads.
 pub const FORMAT_VERSION: u32 = 1;
-/// Fewest pages of a database: two headers and the catalog.
-const PAGE_COUNT_MIN: u64 = 3;
 
 const MAGIC: [u8; 8] = *b"STILLFS\x01";
 
@@ -164,13 +162,8 @@ impl Header {
             page_count: field(136),
             free,
         };
-        if point.page_count < PAGE_COUNT_MIN
-            || page_size.offset_of(PageNo(point.page_count)).is_none()
-        {
-            return Err(wrong("page count", point.page_count));
-        }
-        if free.head.0 >= point.page_count || (free.head.0 == 0) != (free.count == 0) {
-            return Err(wrong("free list", free.head.0));
+        if let Some((field, found)) = point.fault(page_size) {
+            return Err(wrong(field, found));
         }
         let parent = HistoryId(codec::get_array(bytes, 160).unwrap_or_default());
         Ok(Self {

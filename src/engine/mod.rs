@@ -75,8 +75,7 @@ pub use commit_point::CommitPoint;
 use error::Result;
 pub use header::Header;
 pub use open::{
-    Create, EngineOptions, LOCK_FILE, LOG_DIR, OpenFacts, PAGE_FILE, PrepareSink,
-    looks_like_database,
+    Create, EngineOptions, LOCK_FILE, OpenFacts, PAGE_FILE, PrepareSink, looks_like_database,
 };
 pub use shared::Identity;
 use shared::{BellState, Shared};
@@ -84,6 +83,7 @@ pub use snapshot::{Frozen, Snapshot};
 pub use transaction::{
     KEY_BYTES_MAX, Keys, Range, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction,
 };
+pub use wal::LOG_DIR;
 pub use writeback::{CaptureFailure, PreImageSink};
 
 /// An open database, without pins. Dropping it without [`Engine::close`] is like a crash: the next
@@ -156,6 +156,13 @@ impl Engine {
     /// Errors: `Poisoned` if it cannot be made so.
     pub fn make_durable(&self, point: CommitPoint) -> Result<()> {
         self.shared.make_durable(point)
+    }
+
+    /// Makes durable what checkpoints have written to the live file so far.
+    ///
+    /// Errors: `Io`, `Poisoned`: then nobody knows what the live file holds.
+    pub fn settle_live(&self) -> Result<()> {
+        self.shared.settle_live()
     }
 
     /// Whether the live file may still be relied on.

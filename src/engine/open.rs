@@ -23,18 +23,16 @@ use crate::engine::page_table::PageTable;
 use crate::engine::readers::ReaderRegistry;
 use crate::engine::recovery::{self, Recovered};
 use crate::engine::shared::{Identity, Shared, Sizes};
-use crate::engine::wal::{Log, LogIdentity};
+use crate::engine::wal::{LOG_DIR, Log, LogIdentity};
 use crate::engine::writeback::PreImageSink;
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::{Lsn, Timestamp};
 use crate::os::file_system::{self, RefusedFileSystem};
-use crate::os::{self, File, FileIdentity, Host, LockKind, OpenMode};
+use crate::os::{self, File, FileIdentity, Host, LockKind, OpenMode, random};
 use crate::page::{PageBuf, PageKind, PageNo, PageRef, PageSize};
 
 /// Name of the page file in a database's directory.
 pub const PAGE_FILE: &str = "data.pages";
-/// Name of the folder of log segments.
-pub const LOG_DIR: &str = "wal";
 /// Name of the file that says for people who holds the directory.
 pub const LOCK_FILE: &str = "LOCK";
 const NEW_PAGE_FILE: &str = "data.pages.new";
@@ -115,7 +113,9 @@ impl Engine {
         let mut header = header::read(&*data, &data_path)?;
         let recovered = recovery::recover(host, dir, &header)?;
         recovered.sync(host, dir)?;
-        let epoch = Epoch(random_u64(host)?);
+        let epoch = random::nonzero(&*host.random)
+            .map(Epoch)
+            .map_err(EngineError::io("draw an epoch for", FileRole::Directory))?;
         let identity = Identity {
             database: header.database,
             history: header.history,
@@ -157,6 +157,8 @@ impl Engine {
             append: Mutex::default(),
             gate: Default::default(),
             checkpoint_lock: Mutex::default(),
+            live_sync: Mutex::default(),
+            is_live_unsynced: Default::default(),
             header: Mutex::new(header),
             sink,
             counters: Default::default(),
@@ -252,6 +254,8 @@ impl Engine {
             append: Mutex::default(),
             gate: Default::default(),
             checkpoint_lock: Mutex::default(),
+            live_sync: Mutex::default(),
+            is_live_unsynced: Default::default(),
             header: Mutex::new(header),
             sink: None,
             counters: Default::default(),
@@ -535,16 +539,6 @@ fn start_log(
         sequence,
         recovered.log_end,
     )
-}
-
-/// Eight unpredictable bytes, never 0.
-pub(crate) fn random_u64(host: &Host) -> Result<u64> {
-    let mut bytes = [0; 8];
-    host.random.fill(&mut bytes).map_err(EngineError::io(
-        "draw a random number for",
-        FileRole::Directory,
-    ))?;
-    Ok(u64::from_le_bytes(bytes).max(1))
 }
 
 /// Whether `dir` holds something that [`Engine::open`] would take for a database of its own.

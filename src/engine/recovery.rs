@@ -11,11 +11,11 @@ use std::sync::Arc;
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{EngineError, LogFault, Result};
 use crate::engine::header::{Header, HeaderState};
-use crate::engine::open::LOG_DIR;
 use crate::engine::page_table::PageTable;
 use crate::engine::readers::ReaderRegistry;
 use crate::engine::wal::{
-    MissingLog, PageRecord, RecordPosition, Scan, ScannedPage, SealedSegment, apply_delta, scan,
+    LOG_DIR, MissingLog, PageRecord, RecordPosition, Scan, ScannedPage, SealedSegment, apply_delta,
+    scan,
 };
 use crate::lsn::Lsn;
 use crate::os::Host;
@@ -57,6 +57,14 @@ pub(crate) fn recover(host: &Host, dir: &Path, header: &Header) -> Result<Recove
         from,
         missing,
         &mut |commit| {
+            if let Some((field, found)) = commit.point.fault(header.page_size) {
+                let (at, fault) = (commit.point.lsn, LogFault::Record { field, found });
+                return Err(EngineError::Log {
+                    segment: log_dir.clone(),
+                    at,
+                    fault,
+                });
+            }
             if commit.point.timestamp <= point.timestamp || commit.point.wall_ns <= point.wall_ns {
                 let found = commit.point.timestamp.0;
                 let fault = LogFault::Record {

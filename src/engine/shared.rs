@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::engine::commit_point::CommitPoint;
+use crate::engine::commit_point::{CommitPoint, FixedTarget};
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::gate::Gate;
 use crate::engine::header::Header;
@@ -100,7 +100,11 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     /// One checkpoint at a time, and one writer of the header. A checkpoint waits at the gate with
     /// this held, so nobody may want it who holds the gate.
-    pub(crate) checkpoint_lock: Mutex<()>,
+    pub(crate) checkpoint_lock: Mutex<Option<FixedTarget>>,
+    /// One sync of the live file at a time.
+    pub(crate) live_sync: Mutex<()>,
+    /// Set before a live page is written, cleared before the live file is synced.
+    pub(crate) is_live_unsynced: AtomicBool,
     /// The header as it stands in the file; locked for copies only.
     pub(crate) header: Mutex<Header>,
     pub(crate) sink: Option<Arc<dyn PreImageSink>>,

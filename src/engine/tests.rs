@@ -353,3 +353,44 @@ fn broken_transaction_can_only_be_rolled_back() {
     assert_eq!(contents(&engine.begin_read()), before);
     assert_sound(&engine);
 }
+
+/// E7: a checkpoint that failed is taken up again where it was, without a segment for each try; what
+/// was committed meanwhile is in the live file too once it is stopped cleanly.
+#[test]
+fn failing_checkpoint_is_taken_up_again_and_loses_nothing() {
+    use crate::os::sim::{Fault, Operation};
+    let simulated = Host::simulated(6);
+    let engine = open(&simulated.host).unwrap();
+    let put = |key: &[u8]| {
+        let mut write = engine.begin_write().unwrap();
+        write.put("t", key, &[7; 100]).unwrap();
+        write.commit().unwrap();
+    };
+    put(b"before");
+    let segments = || {
+        simulated
+            .host
+            .disk
+            .list(Path::new("/db/wal"))
+            .unwrap()
+            .len()
+    };
+    let bad = Fault::errno(Operation::Write, 5)
+        .on("data.pages")
+        .times(u64::MAX);
+    simulated.disk.set_faults(Faults::none().with(bad));
+    assert!(engine.checkpoint().is_err());
+    let after_one = segments();
+    for _ in 0..5 {
+        put(b"meanwhile");
+        assert!(engine.checkpoint().is_err());
+    }
+    assert_eq!(segments(), after_one);
+    simulated.disk.set_faults(Faults::none());
+    put(b"after");
+    engine.close().unwrap();
+    drop(engine);
+    let engine = open(&simulated.host).unwrap();
+    assert_eq!(engine.begin_read().entry_count("t").unwrap(), 3);
+    assert_sound(&engine);
+}

@@ -128,7 +128,7 @@ impl WriteTransaction {
     pub(crate) fn begin(shared: &Arc<Shared>) -> Result<Self> {
         let log = shared.log()?;
         if log.bytes() > shared.sizes.log_bytes_max {
-            shared.checkpoint()?;
+            shared.checkpoint_if_longer_than(shared.sizes.log_bytes_max)?;
         }
         shared.writer.take();
         if let Err(error) = log.refuse_if_poisoned() {
@@ -374,8 +374,14 @@ impl Shared {
         let log = self.log()?;
         let base = set.base();
         let fields = CommitFields {
-            timestamp: Timestamp(base.timestamp.0 + 1),
-            wall_ns: self.host.clock.wall_ns().max(base.wall_ns + 1),
+            timestamp: base.timestamp.next().ok_or(EngineError::Exhausted {
+                what: "the commit numbers",
+            })?,
+            wall_ns: base
+                .wall_after(self.host.clock.wall_ns())
+                .ok_or(EngineError::Exhausted {
+                    what: "the wall clock",
+                })?,
             synced: log.durable(),
             page_count: set.page_count(),
             free: set.free_list(),

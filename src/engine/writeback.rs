@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::gate::Gate;
@@ -47,6 +48,8 @@ pub(crate) struct Writeback<'a> {
     pub(crate) registry: &'a ReaderRegistry,
     pub(crate) gate: &'a Gate,
     pub(crate) sink: Option<&'a dyn PreImageSink>,
+    /// Set before each batch: the live file is not synced any more.
+    pub(crate) is_unsynced: &'a AtomicBool,
 }
 
 impl Writeback<'_> {
@@ -76,6 +79,7 @@ impl Writeback<'_> {
         }
         self.keep_for_readers(&images)?;
         fault::linger(Fault::CleanInFlight);
+        self.is_unsynced.store(true, Ordering::SeqCst);
         for run in images.chunk_by(|a, b| a.0.0 + 1 == b.0.0) {
             self.write_run(run)?;
         }

@@ -61,6 +61,15 @@ impl Random for SeededRandom {
     }
 }
 
+/// A random number that is not 0, which formats use for "none".
+///
+/// Errors: the source's.
+pub fn nonzero(random: &dyn Random) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    random.fill(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
 const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The finalizer of splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").

@@ -15,7 +15,7 @@ use super::service::{PinFiles, StatusReport};
 use super::wire::{self, Name};
 use crate::id::PinId;
 use crate::os::readiness::Deadline;
-use crate::os::unix_socket::connect;
+use crate::os::unix_socket::connect_within;
 
 /// The most pins that a status report is believed to have.
 const REPORTED_PINS_MAX: usize = 65_536;
@@ -92,7 +92,8 @@ impl PinClient {
         client_name: &str,
         timeouts: PinClientTimeouts,
     ) -> Result<Self, PinError> {
-        let stream = connect(socket_path).map_err(|source| connect_error(socket_path, source))?;
+        let stream = connect_within(socket_path, timeouts.answer)
+            .map_err(|source| connect_error(socket_path, source))?;
         let socket =
             FrameSocket::new(stream, IncomingDescriptors::Take).map_err(|source| PinError::Io {
                 op: "prepare",

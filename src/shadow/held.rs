@@ -61,6 +61,8 @@ pub struct PinCounts {
 struct State {
     /// S4: the truth for the engine.
     entries: HashMap<PageNo, Entry>,
+    /// Slots whose entry could not be written, or only half: theirs until the end is visible.
+    abandoned: Vec<Entry>,
     ended: Option<EndReason>,
     /// A cut was tried and failed; whether the file is cut nobody knows. Nothing is written to it any
     /// more, since that could make a cut index long again, with entries of zeros.
@@ -215,8 +217,11 @@ impl HeldPin {
             "S2: an entry never changes"
         );
         let offset = entry_offset(page).ok_or(ShadowError::Exhausted)?;
-        os::write_all_at(&*self.file, &entry.encode().to_le_bytes(), offset)
-            .map_err(ShadowError::io("write", "a pin's index"))?;
+        let written = os::write_all_at(&*self.file, &entry.encode().to_le_bytes(), offset);
+        if let Err(error) = written {
+            state.abandoned.push(entry);
+            return Err(ShadowError::io("write", "a pin's index")(error));
+        }
         state.entries.insert(page, entry);
         Ok(())
     }
@@ -232,7 +237,9 @@ impl HeldPin {
             .set_len(0)
             .map_err(ShadowError::io("cut", "a pin's index"))?;
         state.ended = Some(reason);
-        Ok(state.entries.drain().map(|(_, entry)| entry).collect())
+        let mut freed = std::mem::take(&mut state.abandoned);
+        freed.extend(state.entries.drain().map(|(_, entry)| entry));
+        Ok(freed)
     }
 
     /// What the pin holds: only for the injected fault that gives it back too early.

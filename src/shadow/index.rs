@@ -195,8 +195,12 @@ impl IndexHeader {
         }
         let page_bytes = u64::from(codec::get_u32(bytes, 12).unwrap_or_default());
         let flags = codec::get_u32(bytes, 160).unwrap_or_default();
+        let page_size = PageSize::new(page_bytes).ok_or(IndexFault::Damaged)?;
+        if page_size.offset_of(PageNo(field(128))).is_none() {
+            return Err(IndexFault::Damaged);
+        }
         Ok(Self {
-            page_size: PageSize::new(page_bytes).ok_or(IndexFault::Damaged)?,
+            page_size,
             database: DatabaseId(codec::get_array(bytes, 16).unwrap_or_default()),
             history: HistoryId(codec::get_array(bytes, 32).unwrap_or_default()),
             pin: PinId(codec::get_array(bytes, 48).unwrap_or_default()),

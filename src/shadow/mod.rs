@@ -147,7 +147,7 @@ impl Shadow {
     }
 
     /// Publishes an entry, or gives its slot back if the pin has ended meanwhile. After any other
-    /// failure half an entry may stand in the index: the slot is then never given to another.
+    /// failure half an entry may stand in the index: the pin keeps the slot until its end is visible.
     fn put(&self, pin: &HeldPin, page: PageNo, entry: Entry) -> Result<(), ShadowError> {
         pin.publish(page, entry).inspect_err(|error| {
             if matches!(error, ShadowError::Ended(_) | ShadowError::Ending) {

@@ -107,6 +107,25 @@ pub(super) fn connect(
         file(pin.files.index),
     );
     let view = PinnedFile::open(live, slots, index, Arc::new(NativeHeader))?;
+    let header = view.header();
+    let seen = (
+        header.pin,
+        header.timestamp,
+        header.lsn,
+        header.page_count,
+        header.wall_ns,
+    );
+    let told = &pin.facts;
+    let told = (
+        told.pin_id,
+        told.timestamp,
+        told.lsn,
+        told.page_count,
+        told.wall_ns,
+    );
+    if seen != told {
+        return Err(SourceError::Moved { path: data });
+    }
     Ok(NativePin {
         facts: pin.facts,
         file: Arc::new(view),

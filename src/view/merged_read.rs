@@ -26,12 +26,12 @@ pub trait MergeSource {
 /// Reads whole pages of the pin from `first` on into `out`.
 ///
 /// Shape: `out.len()` is a multiple of the page size. Errors: any [`ReadError`]; nothing of `out`
-/// counts then. Cost: one live pread, one index pread, one pread per shadowed page, and the look.
+/// counts then. Gives the number of pages that came from slots. Cost: one live pread, one index pread, one pread per shadowed page, and the look.
 pub fn read_merged<S: MergeSource>(
     source: &S,
     first: PageNo,
     out: &mut [u8],
-) -> Result<(), ReadError> {
+) -> Result<u64, ReadError> {
     match read_once(source, first, out) {
         // N4: a page that was read while it was being overwritten has its entry the second time.
         // An entry that is no slot was seen while it was being written.
@@ -40,7 +40,7 @@ pub fn read_merged<S: MergeSource>(
     }
 }
 
-fn read_once<S: MergeSource>(source: &S, first: PageNo, out: &mut [u8]) -> Result<(), ReadError> {
+fn read_once<S: MergeSource>(source: &S, first: PageNo, out: &mut [u8]) -> Result<u64, ReadError> {
     let page_bytes = source.page_bytes();
     let mut entries = vec![Entry::NotShadowed; out.len() / page_bytes];
     if fault::is(Fault::EndLookedAtFirst) {
@@ -60,6 +60,7 @@ fn read_once<S: MergeSource>(source: &S, first: PageNo, out: &mut [u8]) -> Resul
     source.fence();
     let mut page = first;
     let mut end = 0;
+    let mut shadowed = 0;
     for (bytes, entry) in out.chunks_exact_mut(page_bytes).zip(&entries) {
         end += page_bytes;
         match *entry {
@@ -78,15 +79,16 @@ fn read_once<S: MergeSource>(source: &S, first: PageNo, out: &mut [u8]) -> Resul
             Entry::Slot { slot, crc } => {
                 source.read_slot(page, slot, bytes)?;
                 source.check(page, bytes, Some(crc))?;
+                shadowed += 1;
             }
         }
         page = PageNo(page.0 + 1);
     }
     source.fence();
     if fault::is(Fault::EndLookedAtFirst) {
-        return Ok(());
+        return Ok(shadowed);
     }
-    source.last_look()
+    source.last_look().map(|()| shadowed)
 }
 
 #[cfg(test)]
@@ -139,7 +141,7 @@ mod tests {
 
     fn read(failures: u32, error: fn() -> ReadError) -> Result<(), ReadError> {
         let failures = Cell::new(failures);
-        read_merged(&Flaky { failures, error }, PageNo(0), &mut [0; 4])
+        read_merged(&Flaky { failures, error }, PageNo(0), &mut [0; 4]).map(drop)
     }
 
     /// N4: what can be an entry or a page in the middle of its write is looked at twice, not more.

@@ -184,7 +184,6 @@ impl MergeSource for PinnedFile {
     }
 
     fn read_slot(&self, page: PageNo, slot: u32, out: &mut [u8]) -> Result<(), ReadError> {
-        self.shadow_pages.fetch_add(1, Ordering::Relaxed);
         let offset = u64::from(slot) * u64::from(self.header.page_size.get());
         let found = os::read_up_to(&*self.slots, out, offset).map_err(io_error(
             "read",
@@ -270,18 +269,18 @@ impl RangeRead for PinnedFile {
         let first = offset / page_bytes;
         let skip = offset % page_bytes;
         let page_count = (skip + bytes).div_ceil(page_bytes);
-        let shadowed_before = self.shadow_pages.load(Ordering::Relaxed);
-        if skip == 0 && bytes.is_multiple_of(page_bytes) {
-            read_merged(self, PageNo(first), out)?;
+        let shadowed = if skip == 0 && bytes.is_multiple_of(page_bytes) {
+            read_merged(self, PageNo(first), out)?
         } else {
             let length = usize::try_from(page_count * page_bytes).unwrap_or(usize::MAX);
             let mut pages = vec![0; length];
-            read_merged(self, PageNo(first), &mut pages)?;
+            let shadowed = read_merged(self, PageNo(first), &mut pages)?;
             let skip = usize::try_from(skip).unwrap_or(usize::MAX);
             out.copy_from_slice(&pages[skip..skip + out.len()]);
-        }
+            shadowed
+        };
         self.served_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let shadowed = self.shadow_pages.load(Ordering::Relaxed) - shadowed_before;
+        self.shadow_pages.fetch_add(shadowed, Ordering::Relaxed);
         self.live_pages
             .fetch_add(page_count.saturating_sub(shadowed), Ordering::Relaxed);
         Ok(())

@@ -9,10 +9,12 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::wal::record::{RecordKind, encode_summaries, push_record};
-use crate::engine::wal::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
+use crate::engine::wal::segment::{
+    SEGMENT_HEADER_BYTES, SealedSegment, SegmentHeader, segment_name,
+};
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::Lsn;
-use crate::os::{self, File, Host, OpenMode};
+use crate::os::{self, File, Host, OpenMode, random};
 use crate::page::{PageNo, PageSize};
 
 /// Whose log it is.
@@ -22,15 +24,6 @@ pub(crate) struct LogIdentity {
     pub(crate) history: HistoryId,
     pub(crate) epoch: Epoch,
     pub(crate) page_size: PageSize,
-}
-
-/// A segment that is not written any more.
-#[derive(Clone, Debug)]
-pub(crate) struct SealedSegment {
-    pub(crate) path: PathBuf,
-    /// Where the next one starts, as far as is known.
-    pub(crate) end: Lsn,
-    pub(crate) bytes: u64,
 }
 
 #[derive(Debug)]
@@ -108,7 +101,7 @@ impl Log {
                 parent,
             ))?;
         }
-        let salt = crate::engine::open::random_u64(host)?;
+        let salt = draw_salt(host)?;
         let (file, path) = create_segment(host, dir, &identity, salt, sequence, start)?;
         let touched = BTreeSet::new();
         let tail = Tail {
@@ -422,4 +415,11 @@ fn create_segment(
         return Err(failed("write")(error));
     }
     Ok((file, path))
+}
+
+fn draw_salt(host: &Host) -> Result<u64> {
+    random::nonzero(&*host.random).map_err(EngineError::io(
+        "draw a random number for",
+        FileRole::WalSegment,
+    ))
 }

@@ -64,6 +64,9 @@
 //! outside both, by the one that has the lead. Not here: which
 //! pages to log (`transaction`), what to do with what was read (`recovery`).
 
+/// Name of the folder of log segments in a database's directory.
+pub const LOG_DIR: &str = "wal";
+
 mod delta;
 mod encode;
 mod log;
@@ -75,6 +78,7 @@ mod tests;
 
 pub(crate) use delta::apply_delta;
 pub(crate) use encode::{CommitFields, PageChange, encode_commit};
-pub(crate) use log::{Log, LogIdentity, SealedSegment};
+pub(crate) use log::{Log, LogIdentity};
 pub(crate) use record::{PageRecord, RecordKind};
 pub(crate) use scan::{MissingLog, RecordPosition, Scan, ScannedPage, scan};
+pub(crate) use segment::SealedSegment;

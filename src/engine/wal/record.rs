@@ -81,6 +81,11 @@ impl RecordHead {
         Self { head }
     }
 
+    /// The LSN that a header at `offset` of `bytes` says it is at, if there are enough bytes.
+    pub(crate) fn lsn_in(bytes: &[u8], offset: usize) -> Option<u64> {
+        codec::get_u64(bytes, offset.checked_add(16)?)
+    }
+
     /// Bytes of the payload, as claimed.
     pub(crate) fn payload_bytes(&self) -> usize {
         codec::get_u32(&self.head, 4).unwrap_or_default() as usize

@@ -8,13 +8,12 @@ use std::path::Path;
 
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{EngineError, FileRole, LogFault, Result};
-use crate::engine::wal::log::SealedSegment;
 use crate::engine::wal::record::{
     CommitRecord, PageRecord, RECORD_HEADER_BYTES, RecordHead, RecordKind, decode_delta,
     decode_image, framed_bytes, page_of,
 };
 use crate::engine::wal::segment::{
-    SEGMENT_HEADER_BYTES, SegmentFile, SegmentHeader, open_segments,
+    SEGMENT_HEADER_BYTES, SealedSegment, SegmentFile, SegmentHeader, open_segments,
 };
 use crate::id::{DatabaseId, HistoryId};
 use crate::lsn::Lsn;
@@ -66,6 +65,9 @@ pub(crate) struct Scan {
     /// The bytes that no commit knows to be synced: segment, and range in its file.
     unsynced: Option<(usize, Range<u64>)>,
 }
+
+/// Bytes that are looked through at a time for a record after a bad one.
+const CANDIDATE_WINDOW_BYTES: usize = 1 << 20;
 
 struct Record {
     kind: RecordKind,
@@ -311,12 +313,9 @@ impl Scan {
             return Err(self.fault(segment, at, LogFault::Gap { next }));
         }
         let mut later = at;
-        loop {
-            later = later.checked_add(8).unwrap_or(Lsn::MAX);
+        while let Some(candidate) = next_candidate(segment, header, later)? {
+            later = candidate;
             let offset = segment.offset_of(header.start, later);
-            if offset.saturating_add(RECORD_HEADER_BYTES as u64) > segment.bytes {
-                return Ok(at);
-            }
             let Some(record) = read_record(segment, header, offset, later)? else {
                 continue;
             };
@@ -330,6 +329,7 @@ impl Scan {
                 return Err(self.fault(segment, at, fault));
             }
         }
+        Ok(at)
     }
 
     /// Reads a page's record again, in full.
@@ -419,6 +419,32 @@ fn write_again(segment: &SegmentFile, range: Range<u64>) -> io::Result<()> {
         at += bytes;
     }
     Ok(())
+}
+
+/// The next position after `at` where something says that it is the record of that position.
+///
+/// Errors: `Io`. Reads the segment in windows: a torn tail can be as long as a large commit.
+fn next_candidate(segment: &SegmentFile, header: &SegmentHeader, at: Lsn) -> Result<Option<Lsn>> {
+    let mut window = vec![0; CANDIDATE_WINDOW_BYTES];
+    let mut next = at.checked_add(8);
+    while let Some(start) = next {
+        let offset = segment.offset_of(header.start, start);
+        let found = os::read_up_to(&*segment.file, &mut window, offset).map_err(
+            EngineError::io_at("read", FileRole::WalSegment, &segment.path),
+        )?;
+        let Some(last) = found.checked_sub(RECORD_HEADER_BYTES) else {
+            break;
+        };
+        let bytes = window.get(..found).unwrap_or_default();
+        for step in (0..=last).step_by(8) {
+            let position = start.checked_add(step as u64);
+            if position.map(|lsn| lsn.0) == RecordHead::lsn_in(bytes, step) {
+                return Ok(position);
+            }
+        }
+        next = start.checked_add((last / 8 * 8 + 8) as u64);
+    }
+    Ok(None)
 }
 
 /// The record at `offset`, if a valid one with that LSN is there.

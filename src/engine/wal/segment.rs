@@ -98,6 +98,15 @@ impl SegmentFile {
     }
 }
 
+/// A segment that is not written any more.
+#[derive(Clone, Debug)]
+pub(crate) struct SealedSegment {
+    pub(crate) path: PathBuf,
+    /// Where the next one starts, as far as is known.
+    pub(crate) end: Lsn,
+    pub(crate) bytes: u64,
+}
+
 /// The name of a segment.
 pub(crate) fn segment_name(sequence: u64) -> String {
     format!("{sequence:016x}.wal")

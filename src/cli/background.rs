@@ -1,0 +1,178 @@
+//! Starting a mount daemon and hearing from it: the side of `mount` and `run`.
+//!
+//! The daemon's standard output is a pipe: one [`Report`] in JSON on a line when the mount answers or
+//! cannot be made, and for `run` one more when all is over. Its standard input, for `run`, is a pipe
+//! that ends with `run` itself, whatever ends it.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::exit::{Exit, Failure};
+use crate::cli::output;
+use crate::mount::MountOptions;
+
+/// What is to be mounted where; paths are absolute.
+#[derive(Clone, Debug)]
+pub(crate) struct ViewSpec {
+    pub(crate) source: PathBuf,
+    pub(crate) mount_point: PathBuf,
+    pub(crate) options: Vec<String>,
+    pub(crate) holder: String,
+}
+
+/// How long a view lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Until somebody unmounts it.
+    UntilUnmounted,
+    /// At most until standard input ends.
+    AsLongAsInput,
+}
+
+/// What the starter hears first.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Mounted {
+    pub(crate) mount_point: PathBuf,
+    pub(crate) timestamp: u64,
+}
+
+/// What the starter hears.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Report {
+    Ready(Mounted),
+    Failed { exit: u8, message: String },
+    Over(Ending),
+}
+
+/// How a view ended.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Ending {
+    /// Why the pin was lost before the view was unmounted, if it was.
+    pub(crate) pin_lost: Option<String>,
+}
+
+/// The mount options in the words after `-o`.
+///
+/// Errors: usage, for one that there is not.
+pub(crate) fn mount_options(words: &[String]) -> Result<MountOptions, Failure> {
+    let mut options = MountOptions::default();
+    for words in words {
+        options.apply(words).map_err(Failure::usage)?;
+    }
+    Ok(options)
+}
+
+/// A daemon that was started and answers.
+#[derive(Debug)]
+pub(crate) struct Background {
+    pub(crate) mounted: Mounted,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Background {
+    /// Starts a daemon and waits until its mount answers.
+    ///
+    /// Errors: what kept it from mounting, with its exit code.
+    pub(crate) fn start(spec: &ViewSpec, life: Life, log: Option<&Path>) -> Result<Self, Failure> {
+        let program = std::env::current_exe().context("cannot find the stillfs program")?;
+        let mut command = std::process::Command::new(program);
+        command
+            .args(daemon_arguments(spec, life))
+            .stdout(Stdio::piped());
+        command.stdin(match life {
+            Life::AsLongAsInput => Stdio::piped(),
+            Life::UntilUnmounted => Stdio::null(),
+        });
+        command.stderr(match log {
+            Some(path) => open_log(path)?.into(),
+            None => Stdio::null(),
+        });
+        let mut child = command.spawn().context("cannot start the mount daemon")?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().context("the daemon has no output")?;
+        let mut output = BufReader::new(output);
+        match hear(&mut output) {
+            Some(Report::Ready(mounted)) => Ok(Self {
+                mounted,
+                child,
+                input,
+                output,
+            }),
+            Some(Report::Failed { exit, message }) => {
+                let _ = child.wait();
+                Err(Failure::new(
+                    Exit::from_code(exit),
+                    anyhow::anyhow!(message),
+                ))
+            }
+            Some(Report::Over(_)) | None => {
+                let status = child.wait().context("cannot wait for the daemon")?;
+                Err(anyhow::anyhow!("the mount daemon ended before it mounted ({status})").into())
+            }
+        }
+    }
+
+    /// Ends the view and waits until its pin is released.
+    pub(crate) fn finish(mut self) -> Result<Ending, Failure> {
+        drop(self.input.take());
+        let last = hear(&mut self.output);
+        let status = self.child.wait().context("cannot wait for the daemon")?;
+        match last {
+            Some(Report::Over(ending)) => Ok(ending),
+            Some(Report::Failed { exit, message }) => Err(Failure::new(
+                Exit::from_code(exit),
+                anyhow::anyhow!(message),
+            )),
+            Some(Report::Ready(_)) | None => {
+                Err(anyhow::anyhow!("the mount daemon ended unexpectedly ({status})").into())
+            }
+        }
+    }
+}
+
+fn hear(output: &mut impl BufRead) -> Option<Report> {
+    let mut text = String::new();
+    // A report is short; a daemon that writes more is not ours.
+    output.take(64 * 1024).read_line(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a log of the user's, not a file of an engine"
+)]
+fn open_log(path: &Path) -> Result<File, Failure> {
+    let opened = File::options().create(true).append(true).open(path);
+    Ok(opened.with_context(|| format!("cannot open the log {}", path.display()))?)
+}
+
+/// Says how a view lost its pin, for `run`.
+pub(crate) fn tell_lost(ending: &Ending) -> bool {
+    if let Some(reason) = &ending.pin_lost {
+        output::problem(&format!("the pin was lost while the command ran: {reason}"));
+    }
+    ending.pin_lost.is_some()
+}
+
+/// The words of a spec as arguments of the hidden `daemon` command.
+fn daemon_arguments(spec: &ViewSpec, life: Life) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["daemon".into()];
+    if life == Life::AsLongAsInput {
+        arguments.push("--while-input".into());
+    }
+    for options in &spec.options {
+        arguments.extend(["-o".into(), options.into()]);
+    }
+    arguments.extend(["--holder".into(), (&spec.holder).into(), "--".into()]);
+    arguments.extend([spec.source.clone().into(), spec.mount_point.clone().into()]);
+    arguments
+}
