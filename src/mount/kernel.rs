@@ -27,7 +27,7 @@ use nix::unistd::{getgid, getuid};
 use super::mountinfo::MountIdentity;
 use super::options::{Audience, Execution, MountOptions, Permissions};
 use super::{SUBTYPE, record_file};
-use crate::os::received_descriptor::receive_descriptor;
+use crate::os::unix_socket::receive_with_fds;
 
 const DEVICE: &str = "/dev/fuse";
 /// Its numbers, which are assigned for good (the kernel's admin-guide/devices.txt).
@@ -220,7 +220,23 @@ fn attach_by_helper(
     if !output.status.success() {
         return Err(refusal(&output));
     }
-    receive_descriptor(&here).map_err(io)
+    receive_device(&here).map_err(io)
+}
+
+/// Takes the device that the helper sends. Blocks until it sent it or closed its end.
+///
+/// Errors: `UnexpectedEof` if it closed its end, `InvalidData` for a message without exactly one
+/// descriptor, and the system's.
+fn receive_device(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut byte = [0];
+    let (count, mut descriptors) = receive_with_fds(socket, &mut byte, 1)?;
+    descriptors.pop().ok_or_else(|| {
+        let kind = match count {
+            0 => io::ErrorKind::UnexpectedEof,
+            _ => io::ErrorKind::InvalidData,
+        };
+        kind.into()
+    })
 }
 
 /// The helper splits its options at commas, and takes a backslash for "the next one is no end".
@@ -373,6 +389,28 @@ pub(super) fn raise_read_ahead(identity: MountIdentity) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::unix_socket::send_with_fds;
+
+    #[test]
+    fn the_sent_device_is_the_same_open_file() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        send_with_fds(&there, b"x", &[file.as_fd()]).unwrap();
+        let received = File::from(receive_device(&here).unwrap());
+        file.set_len(17).unwrap();
+        assert_eq!(received.metadata().unwrap().len(), 17);
+    }
+
+    #[test]
+    fn the_end_and_a_message_without_a_device_are_told_apart() {
+        let (here, there) = UnixStream::pair().unwrap();
+        send_with_fds(&there, b"x", &[]).unwrap();
+        let error = receive_device(&here).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        drop(there);
+        let error = receive_device(&here).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
 
     #[test]
     fn a_source_with_commas_stays_one_option_of_the_helper() {

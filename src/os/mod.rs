@@ -21,7 +21,6 @@ pub mod process;
 pub mod random;
 pub mod readiness;
 pub mod real_disk;
-pub mod received_descriptor;
 pub mod sim;
 pub mod unix_socket;
 pub mod xattr;
