@@ -24,9 +24,9 @@ use nix::sys::stat::makedev;
 use nix::sys::statfs::statfs;
 use nix::unistd::{getgid, getuid};
 
-use super::mountinfo::MountIdentity;
 use super::options::{Audience, Execution, MountOptions, Permissions};
 use super::{SUBTYPE, record_file};
+use crate::os::mount_table::MountIdentity;
 use crate::os::unix_socket::receive_with_fds;
 
 const DEVICE: &str = "/dev/fuse";

@@ -140,11 +140,6 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-/// A file of `/proc`, whole.
-pub(super) fn read_kernel_file(path: &Path) -> io::Result<Vec<u8>> {
-    fs::read(path)
-}
-
 /// Writes a value to a file of `/sys`.
 pub(super) fn write_kernel_file(path: &Path, value: &str) -> io::Result<()> {
     OpenOptions::new()

@@ -5,7 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::kernel::{self, DetachError, HelperError};
-use super::mountinfo::{self, MountEntry, MountIdentity, mount_at};
+use super::mountinfo::{self, is_ours};
+use crate::os::mount_table::{self, MountEntry, MountIdentity};
 
 /// What to do with a mount that is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +78,10 @@ pub enum UnmountError {
 /// Errors: any [`UnmountError`].
 pub fn unmount(path: &Path, lazy: Lazy) -> Result<(), UnmountError> {
     let path = locate(path)?;
-    let entry = mount_at(&path).map_err(table_error)?;
+    let entry = mount_table::find(&path).map_err(table_error)?;
     match entry {
         None => Err(UnmountError::NotMounted { path }),
-        Some(entry) if !entry.is_ours() => Err(UnmountError::NotOurs {
+        Some(entry) if !is_ours(&entry) => Err(UnmountError::NotOurs {
             path,
             file_system: entry.file_system,
         }),
@@ -92,8 +93,8 @@ pub fn unmount(path: &Path, lazy: Lazy) -> Result<(), UnmountError> {
 ///
 /// Errors: `Covered`, `Busy`, `Helper`, `Io`.
 pub(super) fn unmount_identity(identity: MountIdentity, lazy: Lazy) -> Result<(), UnmountError> {
-    let mounts = mountinfo::mounts().map_err(table_error)?;
-    let is_it = |entry: &&MountEntry| entry.identity == identity && entry.is_ours();
+    let mounts = mount_table::entries().map_err(table_error)?;
+    let is_it = |entry: &&MountEntry| entry.identity == identity && is_ours(entry);
     let Some(entry) = mounts.iter().find(is_it) else {
         return Ok(());
     };
@@ -175,7 +176,7 @@ mod tests {
             matches!(&error, UnmountError::NotOurs { file_system, .. } if file_system == "proc"),
             "{error}"
         );
-        assert!(mount_at(Path::new("/proc")).unwrap().is_some());
+        assert!(mount_table::find(Path::new("/proc")).unwrap().is_some());
     }
 
     #[test]
