@@ -16,7 +16,6 @@ pub mod descriptor;
 pub mod file_system;
 pub mod mount_table;
 pub mod path;
-pub mod private_listener;
 pub mod process;
 pub mod random;
 pub mod readiness;
