@@ -5,8 +5,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-
 use super::kernel::{self, DeviceError};
 use super::mountinfo::{self, is_ours};
 use super::registry::{Liveness, Registry, RegistryError};
@@ -124,13 +122,15 @@ fn canonical(typed: &Path) -> Result<PathBuf, PointError> {
     let absolute = std::path::absolute(typed).map_err(io_error("find", typed))?;
     absolute.canonicalize().map_err(|source| {
         let path = absolute;
-        match source.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT) => PointError::Missing { path },
-            Some(Errno::ENOTDIR) => PointError::NotDirectory { path },
-            Some(Errno::ENOTCONN | Errno::ECONNABORTED) => match our_mount_above(&path) {
-                Some(entry) => stale(&entry),
-                None => io_error("find", &path)(source),
-            },
+        match source.kind() {
+            io::ErrorKind::NotFound => PointError::Missing { path },
+            io::ErrorKind::NotADirectory => PointError::NotDirectory { path },
+            io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted => {
+                match our_mount_above(&path) {
+                    Some(entry) => stale(&entry),
+                    None => io_error("find", &path)(source),
+                }
+            }
             _ => io_error("find", &path)(source),
         }
     })

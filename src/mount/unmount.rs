@@ -7,15 +7,7 @@ use std::path::{Path, PathBuf};
 use super::kernel::{self, DetachError, HelperError};
 use super::mountinfo::{self, is_ours};
 use crate::os::mount_table::{self, MountEntry, MountIdentity};
-
-/// What to do with a mount that is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lazy {
-    /// Take its name away at once; it ends when its last user lets go.
-    Yes,
-    /// Leave it and say that it is busy.
-    No,
-}
+pub use crate::os::mounting::Lazy;
 
 /// Why nothing was unmounted.
 #[derive(Debug, thiserror::Error)]
@@ -113,18 +105,18 @@ pub(super) fn unmount_identity(identity: MountIdentity, lazy: Lazy) -> Result<()
 }
 
 fn detach(path: PathBuf, lazy: Lazy) -> Result<(), UnmountError> {
-    let outcome = match kernel::detach(&path, lazy == Lazy::Yes) {
-        Err(DetachError::Busy) if kernel::is_dead(&path) => kernel::detach(&path, true),
+    let outcome = match kernel::detach(&path, lazy) {
+        Err(DetachError::Busy) if kernel::is_dead(&path) => kernel::detach(&path, Lazy::Yes),
         outcome => outcome,
     };
     outcome.map_err(|error| match error {
         DetachError::Busy => UnmountError::Busy { path },
         DetachError::NotMounted => UnmountError::NotMounted { path },
         DetachError::Helper(source) => UnmountError::Helper { path, source },
-        DetachError::Kernel(errno) => UnmountError::Io {
+        DetachError::Kernel(source) => UnmountError::Io {
             op: "unmount",
             path,
-            source: errno.into(),
+            source,
         },
     })
 }

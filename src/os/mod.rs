@@ -15,6 +15,7 @@ pub mod clock;
 pub mod descriptor;
 pub mod file_system;
 pub mod mount_table;
+pub mod mounting;
 pub mod path;
 pub mod process;
 pub mod random;

@@ -123,6 +123,20 @@ pub fn wait(
     }
 }
 
+/// Whether a descriptor has an error or a hang-up right now. Never waits.
+///
+/// Errors: the system's, for want of memory.
+pub fn has_failed(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // Nothing is asked for, so what comes is what the kernel tells unasked.
+    let mut watched = [PollFd::new(fd, PollFlags::empty())];
+    loop {
+        match poll(&mut watched, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            polled => return Ok(polled? != 0),
+        }
+    }
+}
+
 /// Makes a blocked and every later `accept` of a listening socket fail (`shutdown`).
 ///
 /// Errors: the system's.
@@ -162,6 +176,16 @@ mod tests {
         near.write_all(b"x").unwrap();
         let waited = wait(far.as_fd(), Interest::Read, None, Deadline::NEVER);
         assert_eq!(waited.unwrap(), Wake::Ready);
+    }
+
+    /// Bytes to read are no failure.
+    #[test]
+    fn only_the_end_of_a_stream_is_a_failure() {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(b"x").unwrap();
+        assert!(!has_failed(far.as_fd()).unwrap());
+        drop(near);
+        assert!(has_failed(far.as_fd()).unwrap());
     }
 
     #[test]
