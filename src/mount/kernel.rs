@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
@@ -17,21 +17,18 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::makedev;
-use nix::sys::statfs::statfs;
-use nix::unistd::{getgid, getuid};
-
-use super::mountinfo::MountIdentity;
 use super::options::{Audience, Execution, MountOptions, Permissions};
 use super::{SUBTYPE, record_file};
-use crate::os::received_descriptor::receive_descriptor;
+use crate::os::mount_table::MountIdentity;
+use crate::os::mounting::{
+    Lazy, MountRefusal, UnmountRefusal, ask_file_system, mount_fuse, unmount,
+};
+use crate::os::readiness::has_failed;
+use crate::os::unix_socket::receive_with_fds;
 
 const DEVICE: &str = "/dev/fuse";
 /// Its numbers, which are assigned for good (the kernel's admin-guide/devices.txt).
-const DEVICE_NUMBERS: (u64, u64) = (10, 229);
+const DEVICE_NUMBERS: (u32, u32) = (10, 229);
 /// The setuid programs that mount and unmount for ordinary users, the usual one first.
 const HELPERS: [&str; 2] = ["fusermount3", "fusermount"];
 /// Read-ahead of a mount: the kernel offers 128 KiB, and 1 MiB reads a fifth faster.
@@ -71,9 +68,9 @@ pub enum DeviceError {
 /// Opens `/dev/fuse`. Errors: any [`DeviceError`].
 pub(super) fn open_device() -> Result<File, DeviceError> {
     let device = record_file::open_device(Path::new(DEVICE)).map_err(|source| {
-        match source.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT | Errno::ENODEV | Errno::ENXIO) => DeviceError::Missing,
-            Some(Errno::EACCES | Errno::EPERM) => DeviceError::Denied { source },
+        match source.raw_os_error() {
+            Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => DeviceError::Missing,
+            Some(libc::EACCES | libc::EPERM) => DeviceError::Denied { source },
             _ => DeviceError::Io { source },
         }
     })?;
@@ -81,7 +78,7 @@ pub(super) fn open_device() -> Result<File, DeviceError> {
         .metadata()
         .map_err(|source| DeviceError::Io { source })?;
     let (major, minor) = DEVICE_NUMBERS;
-    if metadata.file_type().is_char_device() && metadata.rdev() == makedev(major, minor) {
+    if metadata.file_type().is_char_device() && metadata.rdev() == libc::makedev(major, minor) {
         Ok(device)
     } else {
         Err(DeviceError::Foreign)
@@ -145,10 +142,10 @@ pub(super) fn attach(
     let device = open_device().map_err(AttachError::Device)?;
     match attach_directly(&device, point, options, source) {
         Ok(()) => Ok(device.into()),
-        Err(Errno::EPERM) => attach_by_helper(point, options, source).map_err(AttachError::Helper),
-        Err(errno) => Err(AttachError::Kernel {
-            source: errno.into(),
-        }),
+        Err(MountRefusal::NotPermitted) => {
+            attach_by_helper(point, options, source).map_err(AttachError::Helper)
+        }
+        Err(MountRefusal::Other(source)) => Err(AttachError::Kernel { source }),
     }
 }
 
@@ -157,30 +154,13 @@ fn attach_directly(
     point: &Path,
     options: MountOptions,
     source: &OsStr,
-) -> nix::Result<()> {
-    let mut flags =
-        MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-    if options.execution == Execution::Refused {
-        flags |= MsFlags::MS_NOEXEC;
-    }
-    let mut data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},subtype={SUBTYPE}",
-        device.as_raw_fd(),
-        getuid(),
-        getgid(),
-    );
+) -> Result<(), MountRefusal> {
+    let mut list = format!("subtype={SUBTYPE}");
     for word in kernel_words(options) {
-        data.push(',');
-        data.push_str(word);
+        list.push(',');
+        list.push_str(word);
     }
-    let (source, data) = (Path::new(source), Path::new(&data));
-    nix::mount::mount(
-        Some(source),
-        point,
-        Some(Path::new("fuse")),
-        flags,
-        Some(data),
-    )
+    mount_fuse(device.as_fd(), point, source, options.execution, &list)
 }
 
 /// The options that kernel and helper know by the same words.
@@ -220,7 +200,23 @@ fn attach_by_helper(
     if !output.status.success() {
         return Err(refusal(&output));
     }
-    receive_descriptor(&here).map_err(io)
+    receive_device(&here).map_err(io)
+}
+
+/// Takes the device that the helper sends. Blocks until it sent it or closed its end.
+///
+/// Errors: `UnexpectedEof` if it closed its end, `InvalidData` for a message without exactly one
+/// descriptor, and the system's.
+fn receive_device(socket: &UnixStream) -> io::Result<OwnedFd> {
+    let mut byte = [0];
+    let (count, mut descriptors) = receive_with_fds(socket, &mut byte, 1)?;
+    descriptors.pop().ok_or_else(|| {
+        let kind = match count {
+            0 => io::ErrorKind::UnexpectedEof,
+            _ => io::ErrorKind::InvalidData,
+        };
+        kind.into()
+    })
 }
 
 /// The helper splits its options at commas, and takes a backslash for "the next one is no end".
@@ -283,29 +279,25 @@ pub(super) enum DetachError {
     /// The helper failed.
     Helper(HelperError),
     /// umount(2) failed.
-    Kernel(Errno),
+    Kernel(io::Error),
 }
 
 /// Unmounts what is on top at `point`, which the caller has looked at just before. Asks the kernel
 /// first, and the helper if this user may not unmount. Does not ask the daemon.
-pub(super) fn detach(point: &Path, lazily: bool) -> Result<(), DetachError> {
-    let mut flags = MntFlags::UMOUNT_NOFOLLOW;
-    if lazily {
-        flags |= MntFlags::MNT_DETACH;
-    }
-    match nix::mount::umount2(point, flags) {
+pub(super) fn detach(point: &Path, lazy: Lazy) -> Result<(), DetachError> {
+    match unmount(point, lazy) {
         Ok(()) => Ok(()),
-        Err(Errno::EBUSY) => Err(DetachError::Busy),
-        Err(Errno::EINVAL | Errno::ENOENT) => Err(DetachError::NotMounted),
-        Err(Errno::EPERM) => detach_by_helper(point, lazily),
-        Err(errno) => Err(DetachError::Kernel(errno)),
+        Err(UnmountRefusal::Busy) => Err(DetachError::Busy),
+        Err(UnmountRefusal::NotMounted) => Err(DetachError::NotMounted),
+        Err(UnmountRefusal::NotPermitted) => detach_by_helper(point, lazy),
+        Err(UnmountRefusal::Other(source)) => Err(DetachError::Kernel(source)),
     }
 }
 
-fn detach_by_helper(point: &Path, lazily: bool) -> Result<(), DetachError> {
+fn detach_by_helper(point: &Path, lazy: Lazy) -> Result<(), DetachError> {
     let output = run_helper(|command| {
         command.arg("-u");
-        if lazily {
+        if lazy == Lazy::Yes {
             command.arg("-z");
         }
         command.arg("--").arg(point);
@@ -323,8 +315,8 @@ fn detach_by_helper(point: &Path, lazily: bool) -> Result<(), DetachError> {
 
 /// Whether the daemon of the mount at `point` is dead: whoever does not answer in time is not.
 ///
-/// The kernel may answer a `stat` from its cache, but asks the daemon for this. Blocks up to
-/// [`PATIENCE`]; the thread that asks a daemon that hangs stays until the daemon or this process ends.
+/// Blocks up to [`PATIENCE`]; the thread that asks a daemon that hangs stays until the daemon or this
+/// process ends.
 pub(super) fn is_dead(point: &Path) -> bool {
     let (answer, answered) = channel();
     let asked = point.to_owned();
@@ -332,7 +324,7 @@ pub(super) fn is_dead(point: &Path) -> bool {
         .name("stillfs-probe".to_owned())
         .spawn(move || {
             // Nobody listens any more if this came too late.
-            let _ = answer.send(statfs(&asked).err());
+            let _ = answer.send(ask_file_system(&asked).map_err(|error| error.kind()));
         });
     if let Err(error) = spawned {
         tracing::warn!(%error, "cannot start a thread to ask a mount's daemon");
@@ -340,22 +332,20 @@ pub(super) fn is_dead(point: &Path) -> bool {
     }
     matches!(
         answered.recv_timeout(PATIENCE),
-        Ok(Some(Errno::ENOTCONN | Errno::ECONNABORTED))
+        Ok(Err(
+            io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted
+        ))
     )
 }
 
 /// Whether the file system of a device is still mounted somewhere, or in use.
 pub(super) fn is_connected(device: &OwnedFd) -> bool {
-    let mut descriptors = [PollFd::new(device.as_fd(), PollFlags::empty())];
-    loop {
-        match poll(&mut descriptors, PollTimeout::ZERO) {
-            Err(Errno::EINTR) => {}
-            // Nothing was asked for, so what comes is the error that says "no longer".
-            Ok(count) => return count == 0,
-            Err(errno) => {
-                tracing::warn!(%errno, "cannot ask whether a mount is still there");
-                return false;
-            }
+    // The device's one event that nobody has to ask for is the error that says "no longer".
+    match has_failed(device.as_fd()) {
+        Ok(is_gone) => !is_gone,
+        Err(error) => {
+            tracing::warn!(%error, "cannot ask whether a mount is still there");
+            false
         }
     }
 }
@@ -373,6 +363,28 @@ pub(super) fn raise_read_ahead(identity: MountIdentity) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::unix_socket::send_with_fds;
+
+    #[test]
+    fn the_sent_device_is_the_same_open_file() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        send_with_fds(&there, b"x", &[file.as_fd()]).unwrap();
+        let received = File::from(receive_device(&here).unwrap());
+        file.set_len(17).unwrap();
+        assert_eq!(received.metadata().unwrap().len(), 17);
+    }
+
+    #[test]
+    fn the_end_and_a_message_without_a_device_are_told_apart() {
+        let (here, there) = UnixStream::pair().unwrap();
+        send_with_fds(&there, b"x", &[]).unwrap();
+        let error = receive_device(&here).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        drop(there);
+        let error = receive_device(&here).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
 
     #[test]
     fn a_source_with_commas_stays_one_option_of_the_helper() {

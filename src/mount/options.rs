@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+pub use crate::os::mounting::Execution;
+
 /// Who may look into a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Audience {
@@ -30,16 +32,6 @@ pub enum Caching {
     PageCache,
     /// Past it (`direct_io`): faster for tools that read 128 KiB and more at a time.
     Direct,
-}
-
-/// Whether files of the view may be executed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Execution {
-    /// As their modes say.
-    #[default]
-    Allowed,
-    /// Never (`noexec`).
-    Refused,
 }
 
 /// How a tree is mounted. Every mount is also read-only, nosuid and nodev.

@@ -5,12 +5,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-
 use super::kernel::{self, DeviceError};
-use super::mountinfo::{self, MountEntry, mount_at};
+use super::mountinfo::{self, is_ours};
 use super::registry::{Liveness, Registry, RegistryError};
 use crate::os::FileIdentity;
+use crate::os::mount_table::{self, MountEntry};
 
 /// A directory that was found fit to be mounted on: absolute, canonical, empty, outside the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,13 +122,15 @@ fn canonical(typed: &Path) -> Result<PathBuf, PointError> {
     let absolute = std::path::absolute(typed).map_err(io_error("find", typed))?;
     absolute.canonicalize().map_err(|source| {
         let path = absolute;
-        match source.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ENOENT) => PointError::Missing { path },
-            Some(Errno::ENOTDIR) => PointError::NotDirectory { path },
-            Some(Errno::ENOTCONN | Errno::ECONNABORTED) => match our_mount_above(&path) {
-                Some(entry) => stale(&entry),
-                None => io_error("find", &path)(source),
-            },
+        match source.kind() {
+            io::ErrorKind::NotFound => PointError::Missing { path },
+            io::ErrorKind::NotADirectory => PointError::NotDirectory { path },
+            io::ErrorKind::NotConnected | io::ErrorKind::ConnectionAborted => {
+                match our_mount_above(&path) {
+                    Some(entry) => stale(&entry),
+                    None => io_error("find", &path)(source),
+                }
+            }
             _ => io_error("find", &path)(source),
         }
     })
@@ -137,8 +138,8 @@ fn canonical(typed: &Path) -> Result<PathBuf, PointError> {
 
 /// The innermost mount of stillfs that `path` lies in.
 fn our_mount_above(path: &Path) -> Option<MountEntry> {
-    let mounts = mountinfo::mounts().ok()?;
-    let above = |entry: &&MountEntry| entry.is_ours() && path.starts_with(&entry.mount_point);
+    let mounts = mount_table::entries().ok()?;
+    let above = |entry: &&MountEntry| is_ours(entry) && path.starts_with(&entry.mount_point);
     mounts
         .iter()
         .filter(above)
@@ -147,8 +148,9 @@ fn our_mount_above(path: &Path) -> Option<MountEntry> {
 }
 
 fn refuse_mounted(path: &Path, registry: &Registry) -> Result<(), PointError> {
-    let entry = mount_at(path).map_err(io_error("read", Path::new("/proc/self/mountinfo")))?;
-    let Some(entry) = entry.filter(MountEntry::is_ours) else {
+    let entry =
+        mount_table::find(path).map_err(io_error("read", Path::new("/proc/self/mountinfo")))?;
+    let Some(entry) = entry.filter(is_ours) else {
         return Ok(());
     };
     let found = registry.find(path)?;

@@ -13,6 +13,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::os::process::effective_user;
+
 /// Most bytes that a record may have; a longer one is not ours.
 pub(super) const RECORD_BYTES_MAX: u64 = 64 << 10;
 
@@ -38,7 +40,7 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<Option<DirFault>> {
     let mode = metadata.mode() & 0o7777;
     Ok(if !metadata.is_dir() {
         Some(DirFault::NotDirectory)
-    } else if metadata.uid() != nix::unistd::geteuid().as_raw() {
+    } else if metadata.uid() != effective_user() {
         Some(DirFault::Owner(metadata.uid()))
     } else if mode & 0o077 != 0 {
         Some(DirFault::Mode(mode))
@@ -138,11 +140,6 @@ pub(super) fn link(from: &Path, to: &Path) -> io::Result<()> {
 /// Removes a name that only this process knows.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     fs::remove_file(path)
-}
-
-/// A file of `/proc`, whole.
-pub(super) fn read_kernel_file(path: &Path) -> io::Result<Vec<u8>> {
-    fs::read(path)
 }
 
 /// Writes a value to a file of `/sys`.

@@ -15,12 +15,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use nix::unistd::geteuid;
 use sha2::{Digest, Sha256};
 
 use super::record::MountRecord;
 use super::record_file::{self, DirFault, Removal};
 use crate::os::Clock;
+use crate::os::process::effective_user;
 
 /// Ending of a record's name.
 const EXTENSION: &str = "mount";
@@ -122,10 +122,10 @@ impl Registry {
     ///
     /// Errors: those of [`Registry::at`].
     pub fn of_this_user() -> Result<Self, RegistryError> {
-        let uid = geteuid();
+        let uid = effective_user();
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         Self::at(match runtime {
-            _ if uid.is_root() => "/run/stillfs".into(),
+            _ if uid == 0 => "/run/stillfs".into(),
             Some(dir) if dir.is_absolute() => dir.join("stillfs"),
             _ => format!("/tmp/stillfs-{uid}").into(),
         })

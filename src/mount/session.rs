@@ -12,10 +12,11 @@ use fuser::{Config, Session, SessionACL};
 use super::MountOptions;
 use super::filesystem::{EndedNodes, StatusSource, TreeFilesystem, spawn_invalidator};
 use super::kernel::{self, AttachError};
-use super::mountinfo::{MountIdentity, mount_at};
+use super::mountinfo::is_ours;
 use super::options::Audience;
 use super::point::MountPoint;
 use super::unmount::{Lazy, UnmountError, unmount_identity};
+use crate::os::mount_table::{self, MountIdentity};
 use crate::view::tree::Tree;
 
 /// Fewest and most threads of a session. A second one halves the latency even of a single reader;
@@ -146,11 +147,11 @@ fn detach_silently(unmounter: &Unmounter) {
 }
 
 fn own_mount(path: &Path) -> Result<MountIdentity, MountError> {
-    let entry = mount_at(path).map_err(|source| MountError::Io {
+    let entry = mount_table::find(path).map_err(|source| MountError::Io {
         op: "read the mount table",
         source,
     })?;
-    match entry.filter(|entry| entry.is_ours()) {
+    match entry.filter(is_ours) {
         Some(entry) => Ok(entry.identity),
         None => Err(MountError::Vanished {
             path: path.to_owned(),

@@ -5,16 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::kernel::{self, DetachError, HelperError};
-use super::mountinfo::{self, MountEntry, MountIdentity, mount_at};
-
-/// What to do with a mount that is in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lazy {
-    /// Take its name away at once; it ends when its last user lets go.
-    Yes,
-    /// Leave it and say that it is busy.
-    No,
-}
+use super::mountinfo::{self, is_ours};
+use crate::os::mount_table::{self, MountEntry, MountIdentity};
+pub use crate::os::mounting::Lazy;
 
 /// Why nothing was unmounted.
 #[derive(Debug, thiserror::Error)]
@@ -77,10 +70,10 @@ pub enum UnmountError {
 /// Errors: any [`UnmountError`].
 pub fn unmount(path: &Path, lazy: Lazy) -> Result<(), UnmountError> {
     let path = locate(path)?;
-    let entry = mount_at(&path).map_err(table_error)?;
+    let entry = mount_table::find(&path).map_err(table_error)?;
     match entry {
         None => Err(UnmountError::NotMounted { path }),
-        Some(entry) if !entry.is_ours() => Err(UnmountError::NotOurs {
+        Some(entry) if !is_ours(&entry) => Err(UnmountError::NotOurs {
             path,
             file_system: entry.file_system,
         }),
@@ -92,8 +85,8 @@ pub fn unmount(path: &Path, lazy: Lazy) -> Result<(), UnmountError> {
 ///
 /// Errors: `Covered`, `Busy`, `Helper`, `Io`.
 pub(super) fn unmount_identity(identity: MountIdentity, lazy: Lazy) -> Result<(), UnmountError> {
-    let mounts = mountinfo::mounts().map_err(table_error)?;
-    let is_it = |entry: &&MountEntry| entry.identity == identity && entry.is_ours();
+    let mounts = mount_table::entries().map_err(table_error)?;
+    let is_it = |entry: &&MountEntry| entry.identity == identity && is_ours(entry);
     let Some(entry) = mounts.iter().find(is_it) else {
         return Ok(());
     };
@@ -112,18 +105,18 @@ pub(super) fn unmount_identity(identity: MountIdentity, lazy: Lazy) -> Result<()
 }
 
 fn detach(path: PathBuf, lazy: Lazy) -> Result<(), UnmountError> {
-    let outcome = match kernel::detach(&path, lazy == Lazy::Yes) {
-        Err(DetachError::Busy) if kernel::is_dead(&path) => kernel::detach(&path, true),
+    let outcome = match kernel::detach(&path, lazy) {
+        Err(DetachError::Busy) if kernel::is_dead(&path) => kernel::detach(&path, Lazy::Yes),
         outcome => outcome,
     };
     outcome.map_err(|error| match error {
         DetachError::Busy => UnmountError::Busy { path },
         DetachError::NotMounted => UnmountError::NotMounted { path },
         DetachError::Helper(source) => UnmountError::Helper { path, source },
-        DetachError::Kernel(errno) => UnmountError::Io {
+        DetachError::Kernel(source) => UnmountError::Io {
             op: "unmount",
             path,
-            source: errno.into(),
+            source,
         },
     })
 }
@@ -175,7 +168,7 @@ mod tests {
             matches!(&error, UnmountError::NotOurs { file_system, .. } if file_system == "proc"),
             "{error}"
         );
-        assert!(mount_at(Path::new("/proc")).unwrap().is_some());
+        assert!(mount_table::find(Path::new("/proc")).unwrap().is_some());
     }
 
     #[test]

@@ -1,13 +1,10 @@
-//! What a descriptor or a socket's name is, where it came from somebody else.
+//! What a descriptor is, where it came from somebody else.
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
-use nix::sys::stat::{FileStat, SFlag, fstat, lstat};
-use nix::unistd::unlink;
+use nix::sys::stat::{FileStat, SFlag, fstat};
 
 use super::FileIdentity;
 
@@ -73,36 +70,16 @@ pub fn describe(fd: BorrowedFd<'_>) -> io::Result<DescriptorFacts> {
     })
 }
 
-/// The socket that `path` names, or `None` where nothing has that name.
-///
-/// Errors: `AlreadyExists` if the name is of something else than a socket; the system's.
-pub fn socket_at(path: &Path) -> io::Result<Option<FileIdentity>> {
-    match lstat(path) {
-        Ok(stat) if kind_of(&stat) == FileKind::Socket => Ok(Some(identity_of(&stat))),
-        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
-        Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-/// Removes the name `path` if a socket has it; nothing there is no error.
-///
-/// Errors: those of [`socket_at`]; the system's.
-pub fn remove_socket(path: &Path) -> io::Result<()> {
-    if socket_at(path)?.is_some() {
-        unlink(path)?;
-    }
-    Ok(())
-}
-
-fn identity_of(stat: &FileStat) -> FileIdentity {
+/// Which file the kernel described.
+pub(super) fn identity_of(stat: &FileStat) -> FileIdentity {
     FileIdentity {
         device: stat.st_dev,
         inode: stat.st_ino,
     }
 }
 
-fn kind_of(stat: &FileStat) -> FileKind {
+/// What kind of file the kernel described.
+pub(super) fn kind_of(stat: &FileStat) -> FileKind {
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
         SFlag::S_IFREG => FileKind::Regular,
         SFlag::S_IFSOCK => FileKind::Socket,
@@ -117,7 +94,6 @@ mod tests {
     use std::fs;
     use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
-    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -151,23 +127,5 @@ mod tests {
         let fd = nix::fcntl::open("/", flags, nix::sys::stat::Mode::empty()).unwrap();
         let facts = describe(fd.as_fd()).unwrap();
         assert_eq!((facts.kind, facts.access), (FileKind::Other, Access::Other));
-    }
-
-    /// A file that somebody keeps under the socket's name is not ours to delete.
-    #[test]
-    fn only_a_socket_is_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("control.sock");
-        remove_socket(&path).unwrap();
-        fs::write(&path, b"kept").unwrap();
-        assert_eq!(
-            remove_socket(&path).unwrap_err().kind(),
-            io::ErrorKind::AlreadyExists
-        );
-        fs::remove_file(&path).unwrap();
-        let _listener = UnixListener::bind(&path).unwrap();
-        assert!(socket_at(&path).unwrap().is_some());
-        remove_socket(&path).unwrap();
-        assert_eq!(socket_at(&path).unwrap(), None);
     }
 }

@@ -4,6 +4,8 @@
 //! 36 35 98:0 /root /mnt/a\040b rw,noatime master:1 ... - ext4 /dev/sda1 rw,errors=continue
 //! id parent major:minor root mount-point options optional-fields - type source super-options
 //! ```
+//!
+//! It is asked instead of the mount point itself, because a `stat` of a mount whose daemon hangs, hangs.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,15 +14,22 @@ use std::path::{Path, PathBuf};
 
 use crate::os::path::read_small_file;
 
-/// One mount.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountEntry {
-    /// Unique among the mounts that exist; may be used again after an unmount.
+/// Which mount. The kernel gives its numbers to another as soon as it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MountIdentity {
+    /// Mount id.
     pub mount_id: u64,
     /// Major number of the device.
     pub major: u32,
-    /// Minor number of the device.
+    /// Minor number of the device; for FUSE also the name of its connection.
     pub minor: u32,
+}
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Which mount.
+    pub identity: MountIdentity,
     /// Where it is mounted, seen from this process's root.
     pub mount_point: PathBuf,
     /// The type, such as `ext4` or `fuse.stillfs`.
@@ -36,10 +45,7 @@ pub struct MountEntry {
 /// Lines that do not parse are left out. Errors: the system's; `FileTooLarge` past 64 MiB of text.
 pub fn entries() -> io::Result<Vec<MountEntry>> {
     let text = read_small_file(Path::new("/proc/self/mountinfo"), TEXT_BYTES_MAX)?;
-    Ok(text
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse_line)
-        .collect())
+    Ok(parse(&text))
 }
 
 /// The mount at exactly `mount_point` that is on top there.
@@ -53,6 +59,12 @@ pub fn find(mount_point: &Path) -> io::Result<Option<MountEntry>> {
 }
 
 const TEXT_BYTES_MAX: u64 = 64 << 20;
+
+fn parse(text: &[u8]) -> Vec<MountEntry> {
+    text.split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .collect()
+}
 
 fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -75,9 +87,11 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         .map(unescape)
         .collect();
     Some(MountEntry {
-        mount_id,
-        major: u32::try_from(major).ok()?,
-        minor: u32::try_from(minor).ok()?,
+        identity: MountIdentity {
+            mount_id,
+            major: u32::try_from(major).ok()?,
+            minor: u32::try_from(minor).ok()?,
+        },
         mount_point,
         file_system,
         source,
@@ -126,8 +140,12 @@ mod tests {
     fn line_with_escapes_and_optional_fields_is_understood() {
         let line = br"36 35 98:0 /mnt1 /mnt/a\040b\134c rw,noatime master:1 shared:2 - fuse.x\011y /dev/ro\012ot ro,errors=continue";
         let entry = parse_line(line).unwrap();
-        assert_eq!(entry.mount_id, 36);
-        assert_eq!((entry.major, entry.minor), (98, 0));
+        let identity = MountIdentity {
+            mount_id: 36,
+            major: 98,
+            minor: 0,
+        };
+        assert_eq!(entry.identity, identity);
         assert_eq!(entry.mount_point, Path::new("/mnt/a b\\c"));
         assert_eq!(entry.file_system, "fuse.x\ty");
         assert_eq!(entry.source, "/dev/ro\not");
@@ -156,8 +174,20 @@ mod tests {
         for length in 0..whole.len() - b" /dev/root rw".len() {
             assert_eq!(parse_line(&whole[..length]), None, "cut at {length}");
         }
-        assert_eq!(parse_line(b"x 35 98:0 / / rw - a b c"), None);
+        for line in ["", "36 35 98 / /mnt rw - a b c", "x 35 98:0 / / rw - a b c"] {
+            assert_eq!(parse_line(line.as_bytes()), None, "{line}");
+        }
         assert_eq!(parse_line(b"1 35 99999999999:0 / / rw - a b c"), None);
+    }
+
+    #[test]
+    fn a_broken_line_does_not_hide_those_around_it() {
+        let text = b"1 0 8:1 / / rw - ext4 /dev/sda1 rw\nbroken\n2 1 0:5 / /x rw - tmpfs t rw\n";
+        let points: Vec<_> = parse(text)
+            .into_iter()
+            .map(|entry| entry.mount_point)
+            .collect();
+        assert_eq!(points, [Path::new("/"), Path::new("/x")]);
     }
 
     #[test]
@@ -165,7 +195,10 @@ mod tests {
         assert_eq!(unescape(br"\04"), OsStr::new(r"\04"));
         assert_eq!(unescape(br"\048"), OsStr::new(r"\048"));
         assert_eq!(unescape(br"\777"), OsStr::new(r"\777"));
+        assert_eq!(unescape(br"\999\400"), OsStr::new(r"\999\400"));
         assert_eq!(unescape(br"\\040"), OsStr::new(r"\ "));
+        assert_eq!(unescape(br"\134040"), OsStr::new(r"\040"));
+        assert_eq!(unescape(b"\xff\\377"), OsStr::from_bytes(b"\xff\xff"));
     }
 
     #[test]

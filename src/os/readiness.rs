@@ -1,10 +1,10 @@
-//! Waiting for a socket, bounded by a deadline and by a stop signal.
+//! Waiting for a socket, bounded by a deadline and by a stop signal, and the end of such a wait.
 
 #![allow(clippy::disallowed_methods)]
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -123,6 +123,28 @@ pub fn wait(
     }
 }
 
+/// Whether a descriptor has an error or a hang-up right now. Never waits.
+///
+/// Errors: the system's, for want of memory.
+pub fn has_failed(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // Nothing is asked for, so what comes is what the kernel tells unasked.
+    let mut watched = [PollFd::new(fd, PollFlags::empty())];
+    loop {
+        match poll(&mut watched, PollTimeout::ZERO) {
+            Err(Errno::EINTR) => {}
+            polled => return Ok(polled? != 0),
+        }
+    }
+}
+
+/// Makes a blocked and every later `accept` of a listening socket fail (`shutdown`).
+///
+/// Errors: the system's.
+pub fn stop_accepting(listener: OwnedFd) -> io::Result<()> {
+    // Linux ends the wait of accept when a listening socket is shut down, whatever its family.
+    UnixStream::from(listener).shutdown(Shutdown::Both)
+}
+
 fn is_ready(socket: &PollFd<'_>) -> bool {
     // Flags that nix does not know are an event all the same.
     socket.any().unwrap_or(true)
@@ -140,6 +162,7 @@ fn timeout_until(deadline: Deadline) -> PollTimeout {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::net::UnixListener;
 
     use super::*;
 
@@ -153,6 +176,33 @@ mod tests {
         near.write_all(b"x").unwrap();
         let waited = wait(far.as_fd(), Interest::Read, None, Deadline::NEVER);
         assert_eq!(waited.unwrap(), Wake::Ready);
+    }
+
+    /// Bytes to read are no failure.
+    #[test]
+    fn only_the_end_of_a_stream_is_a_failure() {
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(b"x").unwrap();
+        assert!(!has_failed(far.as_fd()).unwrap());
+        drop(near);
+        assert!(has_failed(far.as_fd()).unwrap());
+    }
+
+    #[test]
+    fn stopped_listener_wakes_its_accept() {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        std::thread::scope(|scope| {
+            let accepting = scope.spawn(|| listener.accept().is_err());
+            stop_accepting(listener.try_clone().unwrap().into()).unwrap();
+            assert!(accepting.join().unwrap());
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("s.sock")).unwrap();
+        std::thread::scope(|scope| {
+            let accepting = scope.spawn(|| listener.accept().is_err());
+            stop_accepting(listener.try_clone().unwrap().into()).unwrap();
+            assert!(accepting.join().unwrap());
+        });
     }
 
     #[test]

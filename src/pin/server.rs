@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -16,10 +16,8 @@ use super::error::PinError;
 use super::messages::RefusalKind;
 use super::seats::Seats;
 use super::service::PinService;
-use crate::os::FileIdentity;
-use crate::os::descriptor::{remove_socket, socket_at};
 use crate::os::readiness::{Deadline, Interest, StopSignal, Wake, wait};
-use crate::os::unix_socket::{bind, peer_credentials};
+use crate::os::unix_socket::{Incumbent, PrivateListener, peer_credentials};
 
 /// How long to let be after a failed accept: the cause, such as too many open files, stays.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -64,13 +62,14 @@ pub enum EndPins {
 pub struct PinServer {
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
-    name: Option<SocketName>,
+    /// Keeps the socket's name; the accepting thread has a descriptor of its own.
+    listener: Option<PrivateListener>,
 }
 
 impl fmt::Debug for PinServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PinServer")
-            .field("name", &self.name)
+            .field("listener", &self.listener)
             .finish_non_exhaustive()
     }
 }
@@ -97,10 +96,10 @@ impl PinServer {
         let stop = StopSignal::new().map_err(failed("make a stop signal for"))?;
         // Both ends of that pair are ours, so its peer's user is the one that we run as.
         let own = peer_credentials(stop.watched()).map_err(failed("learn the user of"))?;
-        remove_socket(socket_path).map_err(failed("remove the old socket"))?;
-        let listener = bind(socket_path).map_err(failed("listen at"))?;
-        let name = SocketName::of(socket_path).map_err(failed("look at"))?;
-        listener.set_nonblocking(true).map_err(failed("prepare"))?;
+        let listener =
+            PrivateListener::bind(socket_path, Incumbent::Dead).map_err(failed("listen at"))?;
+        let socket = listener.socket().try_clone().map_err(failed("prepare"))?;
+        socket.set_nonblocking(true).map_err(failed("prepare"))?;
         let shared = Arc::new(Shared {
             service,
             limits,
@@ -113,12 +112,12 @@ impl PinServer {
         let for_thread = Arc::clone(&shared);
         let accepting = Builder::new()
             .name("pin-accept".to_owned())
-            .spawn(move || accept_all(&for_thread, &listener))
+            .spawn(move || accept_all(&for_thread, &socket))
             .map_err(failed("start a thread for"))?;
         Ok(Self {
             shared,
             accepting: Some(accepting),
-            name: Some(name),
+            listener: Some(listener),
         })
     }
 
@@ -134,7 +133,7 @@ impl PinServer {
         let Some(accepting) = self.accepting.take() else {
             return;
         };
-        self.name = None;
+        self.listener = None;
         *self.shared.at_stop.lock() = end_pins;
         self.shared.stop.raise();
         log_panic(accepting);
@@ -144,35 +143,6 @@ impl PinServer {
 impl Drop for PinServer {
     fn drop(&mut self) {
         self.stop_now(EndPins::Yes);
-    }
-}
-
-/// The socket's name in the directory, removed when dropped if it is still of this very socket.
-#[derive(Debug)]
-struct SocketName {
-    path: PathBuf,
-    identity: FileIdentity,
-}
-
-impl SocketName {
-    fn of(path: &Path) -> io::Result<Self> {
-        let identity = socket_at(path)?.ok_or(io::ErrorKind::NotFound)?;
-        Ok(Self {
-            path: path.to_owned(),
-            identity,
-        })
-    }
-}
-
-impl Drop for SocketName {
-    fn drop(&mut self) {
-        let is_ours = matches!(socket_at(&self.path), Ok(Some(found)) if found == self.identity);
-        if !is_ours {
-            return;
-        }
-        if let Err(error) = remove_socket(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the control socket");
-        }
     }
 }
 

@@ -16,7 +16,8 @@ use super::protocol::{Reply, RespVersion};
 use super::registry::{Refused, Registry};
 use super::session::{ConnectionId, Session};
 use super::stream::Stream;
-use crate::os::private_listener::{PrivateListener, stop_accepting};
+use crate::os::readiness::stop_accepting;
+use crate::os::unix_socket::{Incumbent, PrivateListener};
 
 /// What a connection's thread has for its stack. Ten thousand of them are to fit into memory.
 const STACK_BYTES: usize = 256 << 10;
@@ -45,7 +46,7 @@ impl Listener {
 
     /// Listens on a path. Errors: `BindPath`.
     pub(super) fn unix(path: &Path) -> Result<Self, ServerError> {
-        PrivateListener::bind(path)
+        PrivateListener::bind(path, Incumbent::Unknown)
             .map(Self::Unix)
             .map_err(|source| ServerError::BindPath {
                 path: path.to_owned(),
@@ -68,7 +69,7 @@ impl Listener {
                 Ok((Stream::Tcp(stream), peer.to_string()))
             }
             Self::Unix(listener) => {
-                let (stream, _) = listener.listener().accept()?;
+                let (stream, _) = listener.socket().accept()?;
                 Ok((Stream::Unix(stream), "unix:0".to_owned()))
             }
         }
@@ -78,7 +79,7 @@ impl Listener {
     pub(super) fn stop(&self) -> io::Result<()> {
         stop_accepting(match self {
             Self::Tcp(listener) => listener.try_clone()?.into(),
-            Self::Unix(listener) => listener.listener().try_clone()?.into(),
+            Self::Unix(listener) => listener.socket().try_clone()?.into(),
         })
     }
 }

@@ -12,7 +12,9 @@ use super::border::{Access, OpenAccess, Statements};
 pub struct ServerOptions {
     /// The TCP address, which must be a loopback address; port 0 lets the system choose.
     pub listen: Option<SocketAddr>,
-    /// The path of a Unix socket, which only this user can connect to; at most 107 bytes.
+    /// The path of a Unix socket, which only this user can connect to.
+    ///
+    /// It may be of any length, but most clients reach no more than 107 bytes from their directory.
     pub unix: Option<PathBuf>,
     /// How many clients may be connected at once.
     pub connections_max: usize,

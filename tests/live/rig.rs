@@ -13,8 +13,9 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use stillfs::mount::Registry;
-use stillfs::mount::mountinfo;
+use stillfs::mount::mountinfo::is_ours;
 use stillfs::mount::registry::Listed;
+use stillfs::os::mount_table;
 
 use crate::process::{PATIENCE, end_of, eventually, is_running, signal, stillfs, succeed, wait};
 use crate::resp::Client;
@@ -212,12 +213,12 @@ impl Rig {
     /// Mount points of this rig's databases, wherever they are, the newest first.
     pub fn mount_points(&self) -> Vec<PathBuf> {
         let base = self.path("");
-        let mounts = mountinfo::mounts().unwrap().into_iter().rev();
-        let is_ours = |entry: &mountinfo::MountEntry| {
+        let mounts = mount_table::entries().unwrap().into_iter().rev();
+        let is_of_this_rig = |entry: &mount_table::MountEntry| {
             entry.mount_point.starts_with(&base) || Path::new(&entry.source).starts_with(&base)
         };
         mounts
-            .filter(is_ours)
+            .filter(is_of_this_rig)
             .map(|entry| entry.mount_point)
             .collect()
     }
@@ -307,8 +308,8 @@ pub fn kill_daemon(point: &Path) {
 }
 
 pub fn is_mounted(path: &Path) -> bool {
-    let entry = mountinfo::mount_at(path).unwrap();
-    entry.is_some_and(|entry| entry.is_ours())
+    let entry = mount_table::find(path).unwrap();
+    entry.is_some_and(|entry| is_ours(&entry))
 }
 
 /// `cp -a`.

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-use stillfs::mount::mountinfo::mount_at;
+use stillfs::os::mount_table;
 
 use crate::rig::{CHANGED_NS, LARGE_BYTES, Rig, TINY, errno_of, has_tool, is_root, owner, run};
 
@@ -62,7 +62,7 @@ fn statfs_sums_up_and_has_no_room() {
 #[test]
 fn the_mount_table_names_type_and_source() {
     let Some(rig) = Rig::new() else { return };
-    let entry = mount_at(&rig.mnt).unwrap().unwrap();
+    let entry = mount_table::find(&rig.mnt).unwrap().unwrap();
     assert_eq!(entry.file_system, "fuse.stillfs");
     assert_eq!(entry.source, "/var/lib/a,b c");
 }
@@ -180,7 +180,7 @@ fn read_ahead_is_raised() {
     if !is_root() {
         return;
     }
-    let entry = mount_at(&rig.mnt).unwrap().unwrap();
+    let entry = mount_table::find(&rig.mnt).unwrap().unwrap();
     let (major, minor) = (entry.identity.major, entry.identity.minor);
     let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     assert_eq!(fs::read_to_string(path).unwrap(), "1024\n");

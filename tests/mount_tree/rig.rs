@@ -333,8 +333,8 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 
 /// Whether something of ours is mounted at `path`.
 pub fn is_mounted(path: &Path) -> bool {
-    let entry = stillfs::mount::mountinfo::mount_at(path).unwrap();
-    entry.is_some_and(|entry| entry.is_ours())
+    let entry = stillfs::os::mount_table::find(path).unwrap();
+    entry.is_some_and(|entry| stillfs::mount::mountinfo::is_ours(&entry))
 }
 
 /// The real clock.

@@ -21,13 +21,7 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         rule: "place",
         path: "src/mount",
         subject: "libc",
-        reason: "numbers of the FUSE protocol (SEEK_DATA, error numbers); no system call",
-    },
-    Exception {
-        rule: "place",
-        path: "src/mount",
-        subject: "nix",
-        reason: "who mounts (geteuid), and giving a mount point up; its files go through os",
+        reason: "the kernel's numbers (SEEK_DATA, open flags, devices, errors); no system call",
     },
     Exception {
         rule: "place",

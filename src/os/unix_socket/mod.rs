@@ -1,6 +1,7 @@
 //! Unix stream sockets: at paths of any length, private, and able to carry descriptors.
 //!
-//! Engine and mount daemon use it: the one listens, the other connects and is given open files.
+//! Engine and mount daemon use it: the one listens, the other connects and is given open files. So
+//! does the server, for clients on its own machine.
 //!
 //! An address has room for 107 bytes of path, and databases lie deeper than that. So the folder is
 //! opened and the socket addressed as `/proc/self/fd/N/name`; only the name itself must fit.
@@ -12,26 +13,31 @@
 //!
 //! * U1 No descriptor that came in is lost: it is returned, or closed before the error is.
 //! * U2 No descriptor outlives an exec.
+//! * U3 A name is taken away only from a socket: from the own one at the end, and from one whose
+//!   process is dead.
 //!
 //! Waiting is the socket's own (timeouts, O_NONBLOCK); the functions that are called `try_` never
-//! wait, `connect_within` waits at most so long. A socket file left behind is not removed here.
+//! wait, `connect_within` waits at most so long. Two processes that replace the same abandoned socket
+//! at once are not kept apart: whoever needs that holds a lock.
 
 mod fd_passing;
+mod private_listener;
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, sockopt};
+use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::stat::Mode;
 
 pub use self::fd_passing::{
     DESCRIPTORS_MAX, receive_with_fds, send_with_fds, try_receive_with_fds, try_send_with_fds,
 };
+pub use self::private_listener::{Incumbent, PrivateListener};
 
 /// Who is at the other end of a socket, as of the time when it connected.
 ///
@@ -44,29 +50,6 @@ pub struct PeerCredentials {
     pub uid: u32,
     /// Effective group.
     pub gid: u32,
-}
-
-/// A socket at `path`, of any length, that only this user can connect to (mode 0600).
-///
-/// What is at `path` is not removed: that is the caller's. The address that the listener itself tells
-/// is of no use. Errors: `AddrInUse`; `InvalidInput` if the last part is too long or none;
-/// `PermissionDenied` if the file system gives the name a wider mode; the system's.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    let place = SocketPlace::open(path)?;
-    let socket = new_socket()?;
-    nix::sys::stat::fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    nix::sys::socket::bind(socket.as_raw_fd(), &place.address()?)?;
-    let bound = nix::sys::stat::fstatat(&place.folder, &place.name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    if bound.st_mode & 0o077 != 0 {
-        nix::unistd::unlinkat(
-            &place.folder,
-            &place.name,
-            nix::unistd::UnlinkatFlags::NoRemoveDir,
-        )?;
-        return Err(Errno::EACCES.into());
-    }
-    nix::sys::socket::listen(&socket, Backlog::MAXCONN)?;
-    Ok(UnixListener::from(socket))
 }
 
 /// Connects to the socket at `path`, of any length; waits while its queue is full.
@@ -145,9 +128,15 @@ mod tests {
     #![allow(clippy::disallowed_methods)]
 
     use std::io::{Read, Write};
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
+
+    use nix::sys::socket::Backlog;
 
     use super::*;
+
+    fn bound(path: &Path) -> PrivateListener {
+        PrivateListener::bind(path, Incumbent::Unknown).unwrap()
+    }
 
     fn long_folder(root: &Path) -> PathBuf {
         let mut folder = root.to_path_buf();
@@ -163,9 +152,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = long_folder(root.path()).join("control.sock");
         assert!(path.as_os_str().len() > 108);
-        let listener = bind(&path).unwrap();
+        let listener = bound(&path);
         let mut client = connect(&path).unwrap();
-        let (mut server, _) = listener.accept().unwrap();
+        let (mut server, _) = listener.socket().accept().unwrap();
         client.write_all(b"ping").unwrap();
         let mut out = [0; 4];
         server.read_exact(&mut out).unwrap();
@@ -178,45 +167,12 @@ mod tests {
         }
     }
 
-    /// The widest umask, in a thread with a umask of its own, so that no other test notices.
-    #[test]
-    fn socket_is_private_under_any_umask_and_leaves_it_alone() {
-        use nix::sys::stat::umask;
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("s");
-        let probe = std::thread::spawn(move || {
-            if nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).is_err() {
-                return None;
-            }
-            umask(Mode::empty());
-            let _listener = bind(&path).unwrap();
-            let mode = std::fs::symlink_metadata(&path)
-                .unwrap()
-                .permissions()
-                .mode();
-            Some((mode & 0o777, umask(Mode::empty()).bits()))
-        });
-        match probe.join().unwrap() {
-            Some(found) => assert_eq!(found, (0o600, 0)),
-            None => println!("skipped: no thread may have a umask of its own here"),
-        }
-    }
-
-    #[test]
-    fn path_in_use_is_refused_and_left_alone() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("s");
-        let _listener = bind(&path).unwrap();
-        assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        assert!(connect(&path).is_ok());
-    }
-
     #[test]
     fn stale_socket_refuses_and_missing_one_is_not_found() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("s");
         assert_eq!(connect(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
-        drop(bind(&path).unwrap());
+        drop(UnixListener::bind(&path).unwrap());
         assert_eq!(
             connect(&path).unwrap_err().kind(),
             io::ErrorKind::ConnectionRefused
@@ -227,13 +183,12 @@ mod tests {
     fn name_that_fits_no_address_is_invalid() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("n".repeat(120));
-        assert_eq!(bind(&path).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         assert_eq!(
             connect(&path).unwrap_err().kind(),
             io::ErrorKind::InvalidInput
         );
         assert_eq!(
-            bind(Path::new("/")).unwrap_err().kind(),
+            connect(Path::new("/")).unwrap_err().kind(),
             io::ErrorKind::InvalidInput
         );
     }
@@ -242,9 +197,9 @@ mod tests {
     fn connect_gives_up_on_a_full_queue() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("s");
-        let listener = bind(&path).unwrap();
+        let listener = bound(&path);
         // A queue of length 0 still takes one connection.
-        nix::sys::socket::listen(&listener, Backlog::new(0).unwrap()).unwrap();
+        nix::sys::socket::listen(listener.socket(), Backlog::new(0).unwrap()).unwrap();
         let first = connect_within(&path, Duration::from_secs(5)).unwrap();
         assert_eq!(first.write_timeout().unwrap(), None);
         let error = connect_within(&path, Duration::from_millis(1)).unwrap_err();

@@ -140,6 +140,20 @@ fn a_unix_socket_serves_beside_the_address_and_goes_with_the_server() {
     assert!(!path.exists());
 }
 
+/// An address has room for 107 bytes of path.
+#[test]
+fn a_unix_socket_may_have_a_longer_path_than_an_address() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("d".repeat(200));
+    std::fs::create_dir(&folder).unwrap();
+    let path = folder.join("redis.sock");
+    let running = Running::with(|options| options.unix = Some(path.clone()));
+    let mut client = Client(crate::os::unix_socket::connect(&path).unwrap());
+    client.ask("SET k v", "+OK\r\n");
+    running.server.stop();
+    assert!(!path.exists());
+}
+
 #[derive(Debug)]
 struct Backups;
 
