@@ -325,6 +325,32 @@ fn damaged_pages_slots_and_entries_fail_the_read() {
     });
 }
 
+/// D2: live pages that a checkpoint has written and not synced are synced before a pin relies on them;
+/// if that fails, nobody knows what the live file holds, and the pin is refused.
+#[test]
+fn pin_is_refused_on_live_pages_that_may_fall_back() {
+    let (simulated, database) = database(13);
+    fill(&database, 1);
+    // The first run of live pages is written, the second fails: no sync follows.
+    let stop = Fault::errno(Operation::Write, 5)
+        .on("data.pages")
+        .after(1)
+        .times(u64::MAX);
+    simulated.disk.set_faults(Faults::none().with(stop));
+    let mut write = database.begin_write().unwrap();
+    for key in 0..3000u32 {
+        write.put("t", &key.to_be_bytes(), &[2; 300]).unwrap();
+    }
+    write.commit().unwrap();
+    assert!(database.checkpoint().is_err());
+    let lost = Fault::errno(Operation::SyncData, 5).on("data.pages");
+    simulated.disk.set_faults(Faults::none().with(lost));
+    let refused = database.pin().unwrap_err();
+    assert!(matches!(refused, DatabaseError::Engine(_)), "{refused}");
+    assert!(database.engine().is_poisoned());
+    assert_eq!(database.stats().pins, 0);
+}
+
 /// Ranges that are not inside the file are refused, odd ones inside are exact.
 #[test]
 fn odd_ranges_are_exact_and_outer_ones_refused() {

@@ -425,7 +425,9 @@ fn write_again(segment: &SegmentFile, range: Range<u64>) -> io::Result<()> {
 ///
 /// Errors: `Io`. Reads the segment in windows: a torn tail can be as long as a large commit.
 fn next_candidate(segment: &SegmentFile, header: &SegmentHeader, at: Lsn) -> Result<Option<Lsn>> {
-    let mut window = vec![0; CANDIDATE_WINDOW_BYTES];
+    // No more than the file has.
+    let length = usize::try_from(segment.bytes).unwrap_or(usize::MAX);
+    let mut window = vec![0; CANDIDATE_WINDOW_BYTES.min(length)];
     let mut next = at.checked_add(8);
     while let Some(start) = next {
         let offset = segment.offset_of(header.start, start);
