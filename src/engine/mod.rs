@@ -41,7 +41,9 @@ pub(crate) mod btree;
 pub(crate) mod catalog;
 mod check;
 mod checkpoint;
+mod commit;
 mod commit_point;
+mod create;
 pub mod error;
 pub(crate) mod free_list;
 mod gate;
@@ -57,6 +59,7 @@ mod snapshot;
 mod tests;
 mod transaction;
 pub(crate) mod wal;
+mod walk;
 mod write_set;
 mod writeback;
 
@@ -72,18 +75,16 @@ use crate::page::PageSize;
 pub use check::{CheckReport, FINDINGS_MAX, Finding, Problem, Totals, Use};
 pub use checkpoint::CheckpointReport;
 pub use commit_point::CommitPoint;
+pub use create::{LOCK_FILE, PAGE_FILE};
 use error::Result;
 pub use header::Header;
-pub use open::{
-    Create, EngineOptions, LOCK_FILE, OpenFacts, PAGE_FILE, PrepareSink, looks_like_database,
-};
+pub use open::{Create, EngineOptions, OpenFacts, PrepareSink, looks_like_database};
 pub use shared::Identity;
 use shared::{BellState, Shared};
 pub use snapshot::{Frozen, Snapshot};
-pub use transaction::{
-    KEY_BYTES_MAX, Keys, Range, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction,
-};
+pub use transaction::{KEY_BYTES_MAX, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction};
 pub use wal::LOG_DIR;
+pub use walk::{Keys, Range};
 pub use writeback::{CaptureFailure, PreImageSink};
 
 /// An open database, without pins. Dropping it without [`Engine::close`] is like a crash: the next

@@ -9,33 +9,29 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::engine::Engine;
-use crate::engine::catalog::{self, CATALOG_ROOT};
 use crate::engine::checkpoint::Checkpointer;
-use crate::engine::commit_point::CommitPoint;
+use crate::engine::create::{LOCK_FILE, PAGE_FILE, create_page_file, refuse_foreign_content};
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{self, Header, HeaderState};
-use crate::engine::page_io::{FreeList, PageRead, PageWrite};
 use crate::engine::page_table::PageTable;
 use crate::engine::readers::ReaderRegistry;
 use crate::engine::recovery::{self, Recovered};
 use crate::engine::shared::{Identity, Shared, Sizes};
 use crate::engine::wal::{LOG_DIR, Log, LogIdentity};
 use crate::engine::writeback::PreImageSink;
-use crate::id::{DatabaseId, Epoch, HistoryId};
-use crate::lsn::{Lsn, Timestamp};
+use crate::id::Epoch;
 use crate::os::file_system::{self, RefusedFileSystem};
 use crate::os::{self, File, FileIdentity, Host, LockKind, OpenMode, random};
-use crate::page::{PageBuf, PageKind, PageNo, PageRef, PageSize};
+use crate::page::PageSize;
 
-/// Name of the page file in a database's directory.
-pub const PAGE_FILE: &str = "data.pages";
-/// Name of the file that says for people who holds the directory.
-pub const LOCK_FILE: &str = "LOCK";
-const NEW_PAGE_FILE: &str = "data.pages.new";
+/// How long an engine that starts waits for those who only look at its directory.
+const LOOKERS_PATIENCE: Duration = Duration::from_secs(30);
+const LOOKERS_PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether a missing database is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,14 +320,29 @@ fn lock_dir(host: &Host, dir: &Path, kind: LockKind) -> Result<Arc<dyn File>> {
                 }
                 _ => EngineError::io_at("open", FileRole::Directory, dir)(source),
             })?;
-    let locked = handle.try_lock(kind);
-    match locked.map_err(EngineError::io_at("lock", FileRole::Directory, dir))? {
-        true => Ok(handle),
-        false => Err(EngineError::InUse {
-            dir: dir.to_owned(),
-            holder: read_holder(host, dir),
-        }),
+    let in_use = || EngineError::InUse {
+        dir: dir.to_owned(),
+        holder: read_holder(host, dir),
+    };
+    let lock = |kind| {
+        handle
+            .try_lock(kind)
+            .map_err(EngineError::io_at("lock", FileRole::Directory, dir))
+    };
+    let begun = host.clock.monotonic();
+    while !lock(kind)? {
+        // Whoever only looks (a check, a dump) holds a shared lock, and is done some time.
+        let is_looked_at = kind == LockKind::Exclusive && lock(LockKind::Shared)?;
+        let waited = host.clock.monotonic().saturating_sub(begun);
+        if !is_looked_at || waited >= LOOKERS_PATIENCE {
+            return Err(in_use());
+        }
+        if waited.is_zero() {
+            tracing::info!(dir = %dir.display(), "waiting for those who only read the directory");
+        }
+        host.clock.sleep(LOOKERS_PAUSE);
     }
+    Ok(handle)
 }
 
 /// Locks and a coherent page cache are what everything rests on; a simulated disk has both.
@@ -410,111 +421,6 @@ fn open_page_file(
     host.disk
         .open(path, OpenMode::ReadWrite)
         .map_err(|source| missing_or_io(source, dir, path))
-}
-
-/// A database is made only in an empty directory: a folder with other files is somebody's, and one
-/// with a log but no page file has lost it.
-fn refuse_foreign_content(host: &Host, dir: &Path) -> Result<()> {
-    let names =
-        host.disk
-            .list(dir)
-            .map_err(EngineError::io_at("list", FileRole::Directory, dir))?;
-    let ours = [NEW_PAGE_FILE, LOCK_FILE];
-    match names
-        .iter()
-        .find(|name| !ours.iter().any(|ours| name == ours))
-    {
-        None => Ok(()),
-        Some(_) => Err(EngineError::NotADatabase {
-            dir: dir.to_owned(),
-            missing: PAGE_FILE,
-        }),
-    }
-}
-
-/// Writes an empty database under another name, syncs it, and gives it its name.
-fn create_page_file(host: &Host, dir: &Path, page_size: PageSize) -> Result<()> {
-    let new_path = dir.join(NEW_PAGE_FILE);
-    let failed = |op| EngineError::io_at(op, FileRole::PageFile, &new_path);
-    match host.disk.remove(&new_path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(failed("remove the unfinished")(error));
-        }
-        _ => {}
-    }
-    let file = host
-        .disk
-        .open(&new_path, OpenMode::CreateNew)
-        .map_err(failed("create"))?;
-    let mut ids = [0; 32];
-    host.random.fill(&mut ids).map_err(failed("draw ids for"))?;
-    let (database, history) = ids.split_at(16);
-    let point = CommitPoint {
-        timestamp: Timestamp(0),
-        wall_ns: host.clock.wall_ns(),
-        lsn: Lsn::ZERO,
-        page_count: CATALOG_ROOT.0 + 1,
-        free: FreeList::default(),
-    };
-    let header = Header {
-        page_size,
-        database: DatabaseId(database.try_into().expect("16 of 32 bytes")),
-        history: HistoryId(history.try_into().expect("16 of 32 bytes")),
-        parent_history: None,
-        epoch: Epoch(0),
-        sequence: 1,
-        state: HeaderState::Clean,
-        log_start: Lsn::ZERO,
-        point,
-    };
-    let root = empty_catalog(page_size)?;
-    let pages = [header.encode(PageNo(0)), header.encode(PageNo(1)), root];
-    let bytes: Vec<u8> = pages.iter().flat_map(|page| page.iter().copied()).collect();
-    os::write_all_at(&*file, &bytes, 0).map_err(failed("write"))?;
-    file.sync_data().map_err(failed("sync"))?;
-    host.disk
-        .rename(&new_path, &dir.join(PAGE_FILE))
-        .map_err(failed("rename"))?;
-    host.disk
-        .sync_dir(dir)
-        .map_err(failed("sync the directory of"))
-}
-
-/// The catalog of an empty database, made by the same code as every other tree.
-fn empty_catalog(page_size: PageSize) -> Result<PageBuf> {
-    #[derive(Debug)]
-    struct OnePage(PageBuf);
-    impl PageRead for OnePage {
-        fn page_size(&self) -> PageSize {
-            PageSize::new(self.0.len() as u64).expect("made with a page size")
-        }
-        fn page_count(&self) -> u64 {
-            CATALOG_ROOT.0 + 1
-        }
-        fn read(&self, _page: PageNo) -> Result<PageRef> {
-            Ok(Arc::new(self.0.clone()))
-        }
-    }
-    impl PageWrite for OnePage {
-        fn modify(&mut self, _page: PageNo) -> Result<&mut [u8]> {
-            Ok(&mut self.0)
-        }
-        fn allocate(&mut self, kind: PageKind) -> Result<PageNo> {
-            self.0 = PageBuf::formatted(PageRead::page_size(self), CATALOG_ROOT, kind);
-            Ok(CATALOG_ROOT)
-        }
-        fn free(&mut self, page: PageNo) -> Result<()> {
-            Err(EngineError::Structure {
-                page,
-                expected: "a new database",
-                found: page.0,
-            })
-        }
-    }
-    let mut pages = OnePage(PageBuf::zeroed(page_size));
-    catalog::initialise(&mut pages)?;
-    pages.0.seal(Lsn::ZERO);
-    Ok(pages.0)
 }
 
 fn start_log(

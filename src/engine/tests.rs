@@ -394,3 +394,22 @@ fn failing_checkpoint_is_taken_up_again_and_loses_nothing() {
     assert_eq!(engine.begin_read().entry_count("t").unwrap(), 3);
     assert_sound(&engine);
 }
+
+/// Somebody who only reads a stopped database does not keep its engine from starting.
+#[test]
+fn engine_waits_for_those_who_only_look() {
+    let simulated = Host::simulated(7);
+    open(&simulated.host).unwrap().close().unwrap();
+    let looker = Engine::open_read_only(&simulated.host, Path::new(DIR), 0).unwrap();
+    simulated.clock.set_sleep(crate::os::clock::SimSleep::Yield);
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| open(&simulated.host));
+        drop(looker);
+        assert!(starting.join().unwrap().is_ok());
+    });
+    let second = open(&simulated.process_crash().host);
+    assert!(
+        second.is_ok(),
+        "the engine of before is gone with its process"
+    );
+}

@@ -1,21 +1,19 @@
 //! Transactions: named ordered tables over the pages of one state.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, RangeBounds};
+use std::ops::RangeBounds;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::engine::btree::{self, Cursor, Outcome};
+use crate::engine::btree::{self, Outcome};
 use crate::engine::catalog::{self, Creation, Table};
-use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::page_io::PageRead;
-use crate::engine::shared::{BellState, Shared};
+use crate::engine::shared::Shared;
 use crate::engine::snapshot::Snapshot;
-use crate::engine::wal::{CommitFields, PageChange, encode_commit};
-use crate::engine::write_set::{Changed, WriteSet};
+use crate::engine::walk::{Keys, Pages, Range, Walk};
+use crate::engine::write_set::WriteSet;
 use crate::lsn::Timestamp;
-use crate::page::{PageNo, PageRef, PageSize};
 
 /// Longest key in bytes.
 pub const KEY_BYTES_MAX: u64 = 1024;
@@ -366,78 +364,6 @@ impl Drop for WriteTransaction {
     }
 }
 
-impl Shared {
-    /// Puts a commit into the log and the page table and makes it the newest; not durable yet.
-    ///
-    /// Errors: `Poisoned`, `Io`, `Exhausted`; then it is as if it had not been tried (W1).
-    fn append_commit(&self, set: WriteSet) -> Result<CommitPoint> {
-        let log = self.log()?;
-        let base = set.base();
-        let fields = CommitFields {
-            timestamp: base.timestamp.next().ok_or(EngineError::Exhausted {
-                what: "the commit numbers",
-            })?,
-            wall_ns: base
-                .wall_after(self.host.clock.wall_ns())
-                .ok_or(EngineError::Exhausted {
-                    what: "the wall clock",
-                })?,
-            synced: log.durable(),
-            page_count: set.page_count(),
-            free: set.free_list(),
-        };
-        let changed = set.into_changed();
-        let mut append = self.append.lock();
-        let (records, point, pages) =
-            encode(changed, &append.imaged, &fields, log.end(), log.salt());
-        log.append(&records, pages.iter().map(|(page, _)| *page))?;
-        drop(records);
-        let readers = self.registry.snapshot();
-        for (page, image) in pages {
-            append.imaged.insert(page);
-            self.table.publish(page, image, &readers);
-        }
-        self.registry.advance_newest(point);
-        drop(append);
-        let since_checkpoint = point.lsn.0.saturating_sub(self.header.lock().point.lsn.0);
-        if since_checkpoint > self.sizes.checkpoint_bytes {
-            self.bell.ring(BellState::Wanted);
-        }
-        Ok(point)
-    }
-}
-
-type Encoded = (Vec<u8>, CommitPoint, Vec<(PageNo, PageRef)>);
-
-/// Seals and encodes the pages: a delta only for a page with an image since the checkpoint (E6).
-fn encode(
-    changed: Vec<(PageNo, Changed)>,
-    imaged: &std::collections::HashSet<PageNo>,
-    fields: &CommitFields,
-    start: crate::lsn::Lsn,
-    salt: u64,
-) -> Encoded {
-    let mut pages: Vec<(PageNo, Option<PageRef>, PageRef)> = changed
-        .into_iter()
-        .map(|(page, c)| (page, c.before, c.after))
-        .collect();
-    let mut changes: Vec<PageChange<'_>> = pages
-        .iter_mut()
-        .map(|(page, before, after)| PageChange {
-            page: *page,
-            before: before.as_deref().filter(|_| imaged.contains(page)),
-            after: Arc::make_mut(after),
-        })
-        .collect();
-    let (records, point) = encode_commit(&mut changes, fields, start, salt);
-    drop(changes);
-    let pages = pages
-        .into_iter()
-        .map(|(page, _, after)| (page, after))
-        .collect();
-    (records, point, pages)
-}
-
 fn check_key(key: &[u8]) -> Result<()> {
     if key.is_empty() {
         return Err(EngineError::Limit {
@@ -464,108 +390,4 @@ fn get<R: PageRead>(src: &R, table: Option<Table>, key: &[u8]) -> Result<Option<
 
 fn contains<R: PageRead>(src: &R, table: Option<Table>, key: &[u8]) -> Result<bool> {
     table.map_or(Ok(false), |table| btree::contains(src, table.root, key))
-}
-
-/// The pages that a walk reads.
-#[derive(Debug)]
-enum Pages<'a> {
-    Still(Arc<Snapshot>),
-    Own(&'a WriteSet),
-}
-
-impl PageRead for Pages<'_> {
-    fn page_size(&self) -> PageSize {
-        match self {
-            Self::Still(snapshot) => snapshot.page_size(),
-            Self::Own(set) => set.page_size(),
-        }
-    }
-
-    fn page_count(&self) -> u64 {
-        match self {
-            Self::Still(snapshot) => snapshot.page_count(),
-            Self::Own(set) => set.page_count(),
-        }
-    }
-
-    fn read(&self, page: PageNo) -> Result<PageRef> {
-        match self {
-            Self::Still(snapshot) => PageRead::read(&**snapshot, page),
-            Self::Own(set) => PageRead::read(*set, page),
-        }
-    }
-}
-
-/// A cursor that ends for good after an error.
-struct Walk<'a> {
-    cursor: Option<Cursor<Pages<'a>>>,
-}
-
-impl std::fmt::Debug for Walk<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Walk")
-            .field("is_ended", &self.cursor.is_none())
-            .finish()
-    }
-}
-
-impl<'a> Walk<'a> {
-    fn new(pages: Pages<'a>, table: Option<Table>, bounds: &impl RangeBounds<Vec<u8>>) -> Self {
-        let low: Bound<&[u8]> = bounds.start_bound().map(Vec::as_slice);
-        let high: Bound<&[u8]> = bounds.end_bound().map(Vec::as_slice);
-        Self {
-            cursor: table.map(|table| Cursor::new(pages, table.root, low, high)),
-        }
-    }
-
-    fn step<T>(
-        &mut self,
-        step: impl FnOnce(&mut Cursor<Pages<'a>>) -> Result<Option<T>>,
-    ) -> Option<Result<T>> {
-        let item = step(self.cursor.as_mut()?).transpose();
-        if !matches!(item, Some(Ok(_))) {
-            self.cursor = None;
-        }
-        item
-    }
-}
-
-/// Entries in the order of their keys, from both ends. Ends after the first error.
-#[derive(Debug)]
-pub struct Range<'a>(Walk<'a>);
-
-impl Iterator for Range<'_> {
-    type Item = Result<(Vec<u8>, Vec<u8>)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0
-            .step(|cursor| cursor.next()?.map(|entry| entry.to_pair()).transpose())
-    }
-}
-
-impl DoubleEndedIterator for Range<'_> {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        self.0
-            .step(|cursor| cursor.next_back()?.map(|entry| entry.to_pair()).transpose())
-    }
-}
-
-/// Keys in order, from both ends. Ends after the first error.
-#[derive(Debug)]
-pub struct Keys<'a>(Walk<'a>);
-
-impl Iterator for Keys<'_> {
-    type Item = Result<Vec<u8>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0
-            .step(|cursor| Ok(cursor.next()?.map(|entry| entry.key().to_vec())))
-    }
-}
-
-impl DoubleEndedIterator for Keys<'_> {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        self.0
-            .step(|cursor| Ok(cursor.next_back()?.map(|entry| entry.key().to_vec())))
-    }
 }
