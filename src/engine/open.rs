@@ -18,8 +18,6 @@ use crate::engine::checkpoint::Checkpointer;
 use crate::engine::create::{LOCK_FILE, PAGE_FILE, create_page_file, refuse_foreign_content};
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{self, Header, HeaderState};
-use crate::engine::page_table::PageTable;
-use crate::engine::readers::ReaderRegistry;
 use crate::engine::recovery::{self, Recovered};
 use crate::engine::shared::{Identity, Shared, Sizes};
 use crate::engine::wal::{LOG_DIR, Log, LogIdentity};
@@ -134,32 +132,23 @@ impl Engine {
         }
         header.epoch = epoch;
         header.state = HeaderState::LogNeeded;
-        let shared = Shared {
-            host: host.clone(),
-            dir: dir.to_owned(),
-            data_path,
+        let reading = Shared::reading(
+            host,
+            dir,
             data,
-            _dir_lock: Some(dir_lock),
-            page_size: header.page_size,
-            identity,
+            header,
+            recovered.point,
+            options.cache_bytes,
+        );
+        let shared = Shared {
+            dir_lock: Some(dir_lock),
             sizes: Sizes {
                 checkpoint_bytes: options.checkpoint_bytes,
                 log_bytes_max: options.log_bytes_max,
             },
             log: Some(log),
-            table: PageTable::new(options.cache_bytes / u64::from(header.page_size.get())),
-            registry: ReaderRegistry::new(recovered.point),
-            writer: Default::default(),
-            append: Mutex::default(),
-            gate: Default::default(),
-            checkpoint_lock: Mutex::default(),
-            live_sync: Mutex::default(),
-            is_live_unsynced: Default::default(),
-            header: Mutex::new(header),
             sink,
-            counters: Default::default(),
-            is_poison_told: Default::default(),
-            bell: Default::default(),
+            ..reading
         };
         shared.write_epoch()?;
         recovered.publish(&shared.table, &shared.registry);
@@ -187,7 +176,7 @@ impl Engine {
         let mut engine = Self::read_only(host, dir, data, header, recovered, cache_bytes);
         Arc::get_mut(&mut engine.shared)
             .expect("nobody else has it yet")
-            ._dir_lock = Some(dir_lock);
+            .dir_lock = Some(dir_lock);
         Ok(engine)
     }
 
@@ -226,38 +215,7 @@ impl Engine {
         recovered: Recovered,
         cache_bytes: u64,
     ) -> Self {
-        let identity = Identity {
-            database: header.database,
-            history: header.history,
-            epoch: header.epoch,
-        };
-        let shared = Shared {
-            host: host.clone(),
-            dir: dir.to_owned(),
-            data_path: dir.join(PAGE_FILE),
-            data,
-            _dir_lock: None,
-            page_size: header.page_size,
-            identity,
-            sizes: Sizes {
-                checkpoint_bytes: u64::MAX,
-                log_bytes_max: u64::MAX,
-            },
-            log: None,
-            table: PageTable::new(cache_bytes / u64::from(header.page_size.get())),
-            registry: ReaderRegistry::new(recovered.point),
-            writer: Default::default(),
-            append: Mutex::default(),
-            gate: Default::default(),
-            checkpoint_lock: Mutex::default(),
-            live_sync: Mutex::default(),
-            is_live_unsynced: Default::default(),
-            header: Mutex::new(header),
-            sink: None,
-            counters: Default::default(),
-            is_poison_told: Default::default(),
-            bell: Default::default(),
-        };
+        let shared = Shared::reading(host, dir, data, header, recovered.point, cache_bytes);
         recovered.publish(&shared.table, &shared.registry);
         Self {
             shared: Arc::new(shared),

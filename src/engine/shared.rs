@@ -1,13 +1,14 @@
 //! What all parts of an open engine share.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::engine::commit_point::{CommitPoint, FixedTarget};
+use crate::engine::create::PAGE_FILE;
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::gate::Gate;
 use crate::engine::header::Header;
@@ -87,7 +88,7 @@ pub(crate) struct Shared {
     pub(crate) data_path: PathBuf,
     pub(crate) data: Arc<dyn File>,
     /// Held for its lock: no other engine while it is open.
-    pub(crate) _dir_lock: Option<Arc<dyn File>>,
+    pub(crate) dir_lock: Option<Arc<dyn File>>,
     pub(crate) page_size: PageSize,
     pub(crate) identity: Identity,
     pub(crate) sizes: Sizes,
@@ -142,6 +143,55 @@ impl Bell {
 }
 
 impl Shared {
+    /// The parts of an engine that only reads `data`, as it stands at `point`.
+    pub(crate) fn reading(
+        host: &Host,
+        dir: &Path,
+        data: Arc<dyn File>,
+        header: Header,
+        point: CommitPoint,
+        cache_bytes: u64,
+    ) -> Self {
+        let Header {
+            database,
+            history,
+            epoch,
+            page_size,
+            ..
+        } = header;
+        Self {
+            host: host.clone(),
+            dir: dir.to_owned(),
+            data_path: dir.join(PAGE_FILE),
+            data,
+            dir_lock: None,
+            page_size,
+            identity: Identity {
+                database,
+                history,
+                epoch,
+            },
+            sizes: Sizes {
+                checkpoint_bytes: u64::MAX,
+                log_bytes_max: u64::MAX,
+            },
+            log: None,
+            table: PageTable::new(cache_bytes / u64::from(page_size.get())),
+            registry: ReaderRegistry::new(point),
+            writer: WriterSlot::default(),
+            append: Mutex::default(),
+            gate: Gate::default(),
+            checkpoint_lock: Mutex::default(),
+            live_sync: Mutex::default(),
+            is_live_unsynced: AtomicBool::default(),
+            header: Mutex::new(header),
+            sink: None,
+            counters: Counters::default(),
+            is_poison_told: AtomicBool::default(),
+            bell: Bell::default(),
+        }
+    }
+
     /// The page at `at`, by rule E3, checked.
     ///
     /// Errors: `Page` if the live page is damaged; `Io`.

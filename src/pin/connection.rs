@@ -8,12 +8,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::frame::{FrameFault, FrameSocket, IncomingDescriptors, Patience};
+use super::limits::{EndPins, PinServerLimits};
 use super::messages::{
     ClientMessage, EndReason, PINS_PER_REPORT_MAX, PROTOCOL_VERSION, PinRequest, RefusalKind,
     RestOfPins, ServerMessage,
 };
 use super::seats::{Seat, Seats};
-use super::server::{EndPins, PinServerLimits};
 use super::service::{GrantedPin, PinLease, PinRefusal, PinService};
 use super::wire::{self, MessageFault, Sentence};
 use crate::id::PinId;

@@ -108,6 +108,7 @@ mod error;
 #[cfg(test)]
 mod fake_service;
 mod frame;
+mod limits;
 mod messages;
 mod seats;
 mod server;
@@ -117,12 +118,13 @@ mod wire;
 pub use client::{ClientLease, ClientPin, LeaseState, PinClient, PinClientTimeouts};
 pub use error::{PinError, ProtocolFault};
 pub use frame::FrameFault;
+pub use limits::{EndPins, PinServerLimits};
 pub use messages::{
     ClientMessage, EndReason, EngineState, EngineStatus, OnShadowFull, PINS_PER_REPORT_MAX,
     PROTOCOL_VERSION, PinFacts, PinRequest, PinState, PinStatus, PinToken, RefusalKind, RestOfPins,
     ServerMessage, WelcomeFacts,
 };
-pub use server::{EndPins, PinServer, PinServerLimits};
+pub use server::PinServer;
 pub use service::{
     GrantedPin, PinFile, PinFiles, PinFilesFault, PinLease, PinRefusal, PinService, StatusReport,
 };
