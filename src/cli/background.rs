@@ -6,7 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
@@ -31,14 +31,18 @@ pub(crate) struct ViewSpec {
 pub(crate) enum Life {
     /// Until somebody unmounts it.
     UntilUnmounted,
+    /// The same, once the starter has taken note that it is mounted; not if he dies before.
+    OnceTakenOver,
     /// At most until standard input ends.
     AsLongAsInput,
 }
 
+/// What the starter sends once it has noted that the view is mounted.
+pub(crate) const TAKEN_OVER: u8 = b'k';
+
 /// What the starter hears first.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Mounted {
-    pub(crate) mount_point: PathBuf,
     pub(crate) timestamp: u64,
 }
 
@@ -56,6 +60,8 @@ pub(crate) enum Report {
 pub(crate) struct Ending {
     /// Why the pin was lost before the view was unmounted, if it was.
     pub(crate) pin_lost: Option<String>,
+    /// The last read that failed for another reason, if one did: damage, or a failing disk.
+    pub(crate) failed_read: Option<String>,
 }
 
 /// The mount options in the words after `-o`.
@@ -72,7 +78,6 @@ pub(crate) fn mount_options(words: &[String]) -> Result<MountOptions, Failure> {
 /// A daemon that was started and answers.
 #[derive(Debug)]
 pub(crate) struct Background {
-    pub(crate) mounted: Mounted,
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -89,7 +94,7 @@ impl Background {
             .args(daemon_arguments(spec, life))
             .stdout(Stdio::piped());
         command.stdin(match life {
-            Life::AsLongAsInput => Stdio::piped(),
+            Life::AsLongAsInput | Life::OnceTakenOver => Stdio::piped(),
             Life::UntilUnmounted => Stdio::null(),
         });
         command.stderr(match log {
@@ -97,16 +102,22 @@ impl Background {
             None => Stdio::null(),
         });
         let mut child = command.spawn().context("cannot start the mount daemon")?;
-        let input = child.stdin.take();
+        let mut input = child.stdin.take();
         let output = child.stdout.take().context("the daemon has no output")?;
         let mut output = BufReader::new(output);
         match hear(&mut output) {
-            Some(Report::Ready(mounted)) => Ok(Self {
-                mounted,
-                child,
-                input,
-                output,
-            }),
+            Some(Report::Ready(_)) => {
+                if let Some(input) = input.as_mut().filter(|_| life == Life::OnceTakenOver) {
+                    input
+                        .write_all(&[TAKEN_OVER])
+                        .context("cannot hand the view over")?;
+                }
+                Ok(Self {
+                    child,
+                    input,
+                    output,
+                })
+            }
             Some(Report::Failed { exit, message }) => {
                 let _ = child.wait();
                 Err(Failure::new(
@@ -155,19 +166,28 @@ fn open_log(path: &Path) -> Result<File, Failure> {
     Ok(opened.with_context(|| format!("cannot open the log {}", path.display()))?)
 }
 
-/// Says how a view lost its pin, for `run`.
-pub(crate) fn tell_lost(ending: &Ending) -> bool {
+/// Says what went wrong with a view while it was mounted, and gives the exit code for it.
+pub(crate) fn tell_trouble(ending: &Ending) -> Option<Exit> {
     if let Some(reason) = &ending.pin_lost {
-        output::problem(&format!("the pin was lost while the command ran: {reason}"));
+        output::problem(&format!(
+            "the pin was lost while the view was in use: {reason}"
+        ));
+        return Some(Exit::PinLost);
     }
-    ending.pin_lost.is_some()
+    let failed = ending.failed_read.as_ref()?;
+    output::problem(&format!(
+        "a read of the view failed, so a copy of it is not whole: {failed}; stillfs check says more"
+    ));
+    Some(Exit::PinLost)
 }
 
 /// The words of a spec as arguments of the hidden `daemon` command.
 fn daemon_arguments(spec: &ViewSpec, life: Life) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["daemon".into()];
-    if life == Life::AsLongAsInput {
-        arguments.push("--while-input".into());
+    match life {
+        Life::AsLongAsInput => arguments.push("--while-input".into()),
+        Life::OnceTakenOver => arguments.push("--once-taken-over".into()),
+        Life::UntilUnmounted => {}
     }
     for options in &spec.options {
         arguments.extend(["-o".into(), options.into()]);

@@ -34,7 +34,7 @@ Examples:
 pub(crate) struct CheckArgs {
     /// A database: its directory (an engine may run on it), a mount, a copy, or a data.pages file
     #[arg(value_name = "PATH")]
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Print one JSON object
     #[arg(long)]
     json: bool,

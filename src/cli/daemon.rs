@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::cli::background::{Ending, Life, Mounted, Report, ViewSpec, mount_options};
+use crate::cli::background::{
+    Ending, Life, Mounted, Report, TAKEN_OVER, ViewSpec, mount_options, tell_trouble,
+};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::mount::registry::HeldRecord;
 use crate::mount::session::Unmounter;
@@ -42,6 +44,8 @@ pub(crate) struct DaemonArgs {
     holder: String,
     #[arg(long)]
     while_input: bool,
+    #[arg(long)]
+    once_taken_over: bool,
 }
 
 /// The daemon's own process.
@@ -52,10 +56,10 @@ pub(crate) fn run(args: &DaemonArgs) -> ExitCode {
         options: args.options.clone(),
         holder: args.holder.clone(),
     };
-    let life = if args.while_input {
-        Life::AsLongAsInput
-    } else {
-        Life::UntilUnmounted
+    let life = match (args.while_input, args.once_taken_over) {
+        (true, _) => Life::AsLongAsInput,
+        (false, true) => Life::OnceTakenOver,
+        (false, false) => Life::UntilUnmounted,
     };
     // Out of the starter's session, so that its terminal's signals do not end the view, and out of
     // its directory, so that it can be removed.
@@ -65,7 +69,7 @@ pub(crate) fn run(args: &DaemonArgs) -> ExitCode {
     }
     let outcome = serve(&spec, life, &mut |mounted| {
         report(&Report::Ready(mounted));
-        if life == Life::UntilUnmounted {
+        if life != Life::AsLongAsInput {
             // Nobody waits for more: whoever reads our output sees its end.
             let silenced = null().and_then(process::redirect_output);
             if let Err(error) = silenced {
@@ -128,15 +132,14 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
     let status = status_source(&host, &facts, reads.clone(), watch.seen.clone());
     let session = crate::mount::mount(tree, &point, options, spec.source.as_os_str(), status)?;
     watch_signals(session.unmounter())?;
-    if life == Life::AsLongAsInput {
+    if life != Life::UntilUnmounted {
         let abandon = Abandon {
             reads: reads.clone(),
             record: record.clone(),
         };
-        watch_input(session.unmounter(), abandon);
+        watch_input(life, session.unmounter(), abandon);
     }
     ready(Mounted {
-        mount_point: point.path().to_owned(),
         timestamp: facts.timestamp.0,
     });
     wait_unmounted(session)?;
@@ -145,11 +148,14 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
     watch.release()?;
     // The record goes last: whoever waits for it may rely on the pin being released.
     drop(record.lock().take());
-    let is_lost = ending.pin_lost.is_some();
-    if life == Life::AsLongAsInput {
-        report(&Report::Over(ending));
+    match life {
+        // The starter tells of it.
+        Life::AsLongAsInput => report(&Report::Over(ending)),
+        Life::UntilUnmounted | Life::OnceTakenOver => {
+            return Ok(tell_trouble(&ending).unwrap_or(Exit::Done));
+        }
     }
-    Ok(if is_lost { Exit::PinLost } else { Exit::Done })
+    Ok(Exit::Done)
 }
 
 fn wait_unmounted(session: MountedSession) -> Result<(), Failure> {
@@ -303,14 +309,24 @@ impl Abandon {
 /// How the view is at this moment.
 fn ending_now(reads: &dyn ReadMeter) -> Ending {
     let pin_lost = reads.look().err().map(|error| error.to_string());
-    Ending { pin_lost }
+    let failed_read = reads.last_failure();
+    Ending {
+        pin_lost,
+        failed_read,
+    }
 }
 
-fn watch_input(unmounter: Unmounter, abandon: Abandon) {
+fn watch_input(life: Life, unmounter: Unmounter, abandon: Abandon) {
     let body = move || {
-        let mut rest = Vec::new();
-        // Data or an error are as good as the end: nothing is ever sent.
-        let _ = io::stdin().lock().read_to_end(&mut rest);
+        let mut word = [0];
+        let heard = io::stdin().lock().read(&mut word);
+        if life == Life::OnceTakenOver
+            && heard.is_ok_and(|bytes| bytes == 1)
+            && word == [TAKEN_OVER]
+        {
+            return;
+        }
+        // For `run` nothing is ever sent: this is the end of whoever started the view.
         take_away(&unmounter);
         Host::system().clock.sleep(ORPHAN_PATIENCE);
         abandon.run();

@@ -58,7 +58,7 @@ Examples:
 pub(crate) struct DumpArgs {
     /// A database: its directory (an engine may run on it), a mount, a copy, or a data.pages file
     #[arg(value_name = "PATH")]
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Print one line instead: the SHA-256 of the content, whatever the page layout
     #[arg(long)]
     digest: bool,

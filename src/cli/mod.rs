@@ -116,8 +116,8 @@ pub fn main() -> ExitCode {
         Command::Umount(args) => umount::run(args),
         Command::Run(args) => return run::run(args),
         Command::Status(args) => status::run(args),
-        Command::Check(args) => check::run(args),
-        Command::Dump(args) => dump::run(args),
+        Command::Check(args) => status::refuse_ended(&args.path, check::run(args)),
+        Command::Dump(args) => status::refuse_ended(&args.path, dump::run(args)),
         Command::Load(args) => load::run(args),
         Command::Daemon(args) => return daemon::run(args),
     };

@@ -63,12 +63,12 @@ pub(crate) fn run(args: &MountArgs) -> Outcome {
             output::line(&format!(
                 "mounted {} on {}: commit {}",
                 spec.source.display(),
-                mounted.mount_point.display(),
+                spec.mount_point.display(),
                 mounted.timestamp
             ));
         });
     }
-    Background::start(&spec, Life::UntilUnmounted, args.view.log.as_deref())?;
+    Background::start(&spec, Life::OnceTakenOver, args.view.log.as_deref())?;
     Ok(Exit::Done)
 }
 

@@ -85,13 +85,12 @@ fn run_on_view(args: &RunArgs) -> Result<u8, Failure> {
         holder: format!("stillfs run {}", args.command[0].to_string_lossy()),
     };
     let view = Background::start(&spec, Life::AsLongAsInput, args.view.log.as_deref())?;
-    let ran = run_command(&args.command, &view.mounted.mount_point, signals);
+    let ran = run_command(&args.command, &spec.mount_point, signals);
     let ending = view.finish();
     let code = ran?;
-    if background::tell_lost(&ending?) {
-        Ok(Exit::PinLost.code())
-    } else {
-        Ok(code)
+    match background::tell_trouble(&ending?) {
+        Some(exit) => Ok(exit.code()),
+        None => Ok(code),
     }
 }
 

@@ -23,6 +23,8 @@ use crate::os;
 use crate::page::PageSize;
 use crate::server::{Server, ServerError, ServerOptions};
 
+/// Descriptors that are kept for the engine's own files and for pins.
+const OWN_DESCRIPTORS: usize = 512;
 /// Where it listens if nothing else is said.
 const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6380);
 
@@ -87,12 +89,34 @@ impl ServeArgs {
         if let Some(address) = listen.filter(|it| !it.ip().to_canonical().is_loopback()) {
             return Err(Failure::usage(ServerError::NotLoopback { address }));
         }
+        let defaults = ServerOptions::default();
         Ok(ServerOptions {
             listen,
             unix: self.unix.clone(),
-            ..ServerOptions::default()
+            connections_max: connections_max(defaults.connections_max),
+            ..defaults
         })
     }
+}
+
+/// As many clients as there are descriptors for, beside those of the engine and of pins.
+fn connections_max(wanted: usize) -> usize {
+    let limit = match os::process::raise_file_limit() {
+        Ok(limit) => usize::try_from(limit).unwrap_or(usize::MAX),
+        Err(error) => {
+            tracing::warn!(%error, "cannot learn how many files may be open");
+            return wanted;
+        }
+    };
+    let left = limit.saturating_sub(OWN_DESCRIPTORS).max(limit / 4).max(1);
+    if left < wanted {
+        tracing::warn!(
+            clients = left,
+            open_files = limit,
+            "few files may be open: see ulimit -n"
+        );
+    }
+    wanted.min(left)
 }
 
 /// An address with its port, where `localhost` stands for 127.0.0.1.

@@ -47,8 +47,8 @@ struct Status {
 
 #[derive(Debug, Serialize)]
 struct MountShown {
-    mount_point: PathBuf,
-    source: PathBuf,
+    mount_point: String,
+    source: String,
     kind: String,
     /// `held`, `ended`, `engine gone`, `dead` or `no answer`.
     state: String,
@@ -67,7 +67,7 @@ struct MountShown {
 
 #[derive(Debug, Serialize)]
 struct EngineShown {
-    source: PathBuf,
+    source: String,
     /// `running`, `poisoned` or `not running`.
     state: String,
     database_id: Option<String>,
@@ -83,7 +83,7 @@ struct EngineShown {
 struct PinShown {
     pin: String,
     holder: String,
-    mount_point: Option<PathBuf>,
+    mount_point: Option<String>,
     state: String,
     timestamp: u64,
     lsn: u64,
@@ -134,6 +134,11 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// A path as text; JSON cannot say what is not UTF-8.
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
 fn show_mount(host: &Host, listed: &Listed) -> MountShown {
     let record = &listed.record;
     let alive = listed.liveness == Liveness::Alive;
@@ -157,8 +162,8 @@ fn show_mount(host: &Host, listed: &Listed) -> MountShown {
     };
     let age_ns = host.clock.wall_ns().saturating_sub(record.started_wall_ns);
     MountShown {
-        mount_point: record.mount_point.clone(),
-        source: record.source.clone(),
+        mount_point: shown(&record.mount_point),
+        source: shown(&record.source),
         kind: record.source_kind.clone(),
         state,
         reason,
@@ -172,6 +177,28 @@ fn show_mount(host: &Host, listed: &Listed) -> MountShown {
         live_pages: asked.as_ref().map(|status| status.live_pages),
         shadow_pages: asked.as_ref().map(|status| status.shadow_pages),
         failed_checks: asked.as_ref().map(|status| status.failed_checks),
+    }
+}
+
+/// The outcome of reading `path`, unless that is a mount whose pin has ended: then what failed says
+/// nothing about the database.
+///
+/// Errors: `PinLost`; those of the outcome.
+pub(crate) fn refuse_ended(path: &Path, outcome: Outcome) -> Outcome {
+    if matches!(outcome, Ok(Exit::Done)) {
+        return outcome;
+    }
+    let asked = ask_daemon(path).or_else(|| ask_daemon(path.parent()?));
+    match asked.filter(|status| status.state == "ended") {
+        None => outcome,
+        Some(status) => Err(Failure::new(
+            Exit::PinLost,
+            anyhow::anyhow!(
+                "the pin of the view at {} has ended ({}): unmount it and mount again",
+                path.display(),
+                status.reason.unwrap_or_default()
+            ),
+        )),
     }
 }
 
@@ -192,7 +219,7 @@ fn show_engine(source: &Path) -> EngineShown {
     match asked {
         Ok(report) => engine_shown(source, &report),
         Err(error) => EngineShown {
-            source: source.to_owned(),
+            source: shown(source),
             state: match error {
                 PinError::NotRunning { .. } => "not running".to_owned(),
                 error => format!("no answer: {error}"),
@@ -213,8 +240,7 @@ fn engine_shown(source: &Path, report: &StatusReport) -> EngineShown {
     let pins = report.pins.iter().map(|pin| PinShown {
         pin: pin.pin_id.to_string(),
         holder: pin.holder.to_string(),
-        mount_point: Some(pin.mount_point.as_path().to_owned())
-            .filter(|path| !path.as_os_str().is_empty()),
+        mount_point: Some(shown(pin.mount_point.as_path())).filter(|path| !path.is_empty()),
         state: match pin.state {
             PinState::Spilling => "being taken".to_owned(),
             PinState::Granted => "held".to_owned(),
@@ -231,7 +257,7 @@ fn engine_shown(source: &Path, report: &StatusReport) -> EngineShown {
         shadow_bytes: pin.shadow_bytes,
     });
     EngineShown {
-        source: source.to_owned(),
+        source: shown(source),
         state: match engine.state {
             crate::pin::EngineState::Running => "running".to_owned(),
             crate::pin::EngineState::Poisoned => "poisoned".to_owned(),
@@ -252,8 +278,8 @@ fn print(status: &Status) {
     }
     for mount in &status.mounts {
         let since = output::duration(Duration::from_secs(mount.age_seconds));
-        output::line(&format!("mount  {}", mount.mount_point.display()));
-        output::line(&format!("  of        {}", mount.source.display()));
+        output::line(&format!("mount  {}", mount.mount_point));
+        output::line(&format!("  of        {}", mount.source));
         let reason = mount.reason.as_ref().map(|reason| format!(" ({reason})"));
         output::line(&format!(
             "  state     {}{}",
@@ -275,7 +301,7 @@ fn print(status: &Status) {
         }
     }
     for engine in &status.engines {
-        output::line(&format!("engine {}", engine.source.display()));
+        output::line(&format!("engine {}", engine.source));
         output::line(&format!("  state     {}", engine.state));
         if let (Some(timestamp), Some(lsn)) = (engine.timestamp, engine.lsn) {
             output::line(&format!("  newest    commit {timestamp}, LSN {lsn}"));

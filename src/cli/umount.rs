@@ -1,17 +1,22 @@
 //! `stillfs umount`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::mount::absolute;
+use crate::cli::output;
 use crate::mount::registry::Wait;
 use crate::mount::unmount::UnmountError;
 use crate::mount::{Lazy, Registry, unmount};
 use crate::os::Host;
 
+/// How long nothing is said.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How long the daemon may take to release its pin after the kernel has unmounted.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -35,6 +40,7 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
     let path = absolute(&args.mountpoint)?;
     let registry = Registry::of_this_user()?;
     let watch = registry.watch(&path)?;
+    let done = tell_if_slow(&path, &registry);
     let lazy = if args.lazy { Lazy::Yes } else { Lazy::No };
     match unmount(&path, lazy) {
         // The mount is gone already, but its daemon's record may not be.
@@ -55,5 +61,27 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
         ));
     }
     registry.remove_dead(&path)?;
+    drop(done);
     Ok(Exit::Done)
+}
+
+/// After a while says whom this waits for, unless the result was dropped before.
+fn tell_if_slow(path: &Path, registry: &Registry) -> mpsc::Sender<()> {
+    let (done, is_done) = mpsc::channel();
+    let holder = registry
+        .find(path)
+        .ok()
+        .flatten()
+        .map(|listed| listed.record.pid);
+    let path = path.to_owned();
+    thread::spawn(move || {
+        if is_done.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            let holder = holder.map_or_else(String::new, |pid| format!(" (process {pid})"));
+            output::problem(&format!(
+                "waiting for the daemon of {}{holder} to release its pin; if it hangs, end it",
+                path.display()
+            ));
+        }
+    });
+    done
 }

@@ -25,7 +25,7 @@ use crate::engine::shared::{BellState, Shared};
 use crate::engine::wal::RecordKind;
 use crate::engine::writeback::Writeback;
 use crate::lsn::Lsn;
-use crate::os;
+use crate::os::{self, OpenMode};
 use crate::page::PageNo;
 
 /// How long the checkpointer rests after a checkpoint that failed.
@@ -75,6 +75,7 @@ impl Shared {
         if is_reached && self.table.unwritten_pages(Lsn::MAX).is_empty() {
             return Ok(unfinished);
         }
+        self.refuse_moved()?;
         // Most of the log is synced before the writers are held up for the rest.
         self.make_durable(newest)?;
         let target = *fixed.insert(self.fix_target()?);
@@ -82,6 +83,24 @@ impl Shared {
         Ok(CheckpointReport {
             pages_written: unfinished.pages_written + report.pages_written,
             log_bytes_freed: unfinished.log_bytes_freed + report.log_bytes_freed,
+        })
+    }
+
+    /// A page file that was moved away or replaced is not written any further: the log keeps what it
+    /// lacks, until the file is back in its place.
+    fn refuse_moved(&self) -> Result<()> {
+        let failed = |op| EngineError::io_at(op, FileRole::PageFile, &self.data_path);
+        let there = match self.host.disk.open(&self.data_path, OpenMode::Read) {
+            Ok(file) => Some(file.identity().map_err(failed("look at"))?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed("open")(error)),
+        };
+        let own = self.data.identity().map_err(failed("look at"))?;
+        if there == Some(own) {
+            return Ok(());
+        }
+        Err(EngineError::Moved {
+            path: self.data_path.clone(),
         })
     }
 

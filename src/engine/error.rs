@@ -186,6 +186,12 @@ pub enum EngineError {
         /// What.
         what: &'static str,
     },
+    /// The page file was moved away or replaced under the engine.
+    #[error("{} is not the file that the engine has open: it was moved or replaced; put it back, until then the log keeps every commit", path.display())]
+    Moved {
+        /// Where it should be.
+        path: PathBuf,
+    },
     /// An earlier operation of the transaction failed halfway.
     #[error("an earlier operation of this transaction failed: roll it back and begin again")]
     Aborted,
@@ -336,9 +342,11 @@ impl EngineError {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
                 _ => ErrorKind::Internal,
             },
-            Self::Page { .. } | Self::Structure { .. } | Self::Header { .. } | Self::Log { .. } => {
-                ErrorKind::Corrupt
-            }
+            Self::Page { .. }
+            | Self::Moved { .. }
+            | Self::Structure { .. }
+            | Self::Header { .. }
+            | Self::Log { .. } => ErrorKind::Corrupt,
             Self::InUse { .. } => ErrorKind::Busy,
             Self::FutureVersion { .. } | Self::RemoteFileSystem { .. } => ErrorKind::Unsupported,
             Self::ForeignLog { .. }

@@ -25,7 +25,7 @@ use crate::engine::writeback::PreImageSink;
 use crate::id::Epoch;
 use crate::os::file_system::{self, RefusedFileSystem};
 use crate::os::{self, File, FileIdentity, Host, LockKind, OpenMode, random};
-use crate::page::PageSize;
+use crate::page::{PageFault, PageNo, PageSize};
 
 /// How long an engine that starts waits for those who only look at its directory.
 const LOOKERS_PATIENCE: Duration = Duration::from_secs(30);
@@ -106,6 +106,7 @@ impl Engine {
         let data = open_page_file(host, dir, &data_path, options)?;
         let mut header = header::read(&*data, &data_path)?;
         let recovered = recovery::recover(host, dir, &header)?;
+        refuse_short(&*data, &data_path, &header)?;
         recovered.sync(host, dir)?;
         let epoch = random::nonzero(&*host.random)
             .map(Epoch)
@@ -301,6 +302,22 @@ fn lock_dir(host: &Host, dir: &Path, kind: LockKind) -> Result<Arc<dyn File>> {
         host.clock.sleep(LOOKERS_PAUSE);
     }
     Ok(handle)
+}
+
+/// A page file holds every page that its header counts: one that is shorter was cut.
+fn refuse_short(data: &dyn File, path: &Path, header: &Header) -> Result<()> {
+    let bytes = data
+        .len()
+        .map_err(EngineError::io_at("look at", FileRole::PageFile, path))?;
+    let whole = bytes / u64::from(header.page_size.get());
+    if whole >= header.point.page_count {
+        return Ok(());
+    }
+    Err(EngineError::Page {
+        file: FileRole::PageFile,
+        page: PageNo(whole),
+        fault: PageFault::Short { found: 0 },
+    })
 }
 
 /// Locks and a coherent page cache are what everything rests on; a simulated disk has both.

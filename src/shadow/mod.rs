@@ -125,10 +125,13 @@ impl Shadow {
     /// Errors: `Io`.
     pub fn prepare(&self, header: IndexHeader) -> Result<Arc<HeldPin>, ShadowError> {
         let path = self.dir.join(format!("{}.pin", header.pin));
-        let file = self
-            .disk
-            .open(&path, OpenMode::CreateNew)
-            .map_err(ShadowError::io("create", "a pin's index"))?;
+        let create = || self.disk.open(&path, OpenMode::CreateNew);
+        let file = create().or_else(|error| match error.kind() {
+            // Somebody removed the folder: the pins of before have their files open.
+            io::ErrorKind::NotFound => self.disk.create_dir(&self.dir).and_then(|()| create()),
+            _ => Err(error),
+        });
+        let file = file.map_err(ShadowError::io("create", "a pin's index in shadow/"))?;
         Ok(Arc::new(HeldPin::new(file, path, header)))
     }
 

@@ -98,6 +98,8 @@ pub struct PinnedSource {
 pub trait ReadMeter: Send + Sync + fmt::Debug {
     /// What reading cost so far.
     fn counts(&self) -> ReadCounts;
+    /// The last read that failed while the pin held, if one did.
+    fn last_failure(&self) -> Option<String>;
     /// Whether the pin holds at this moment. Errors: any of a read.
     fn look(&self) -> Result<(), crate::view::tree::ReadError>;
 }

@@ -201,10 +201,11 @@ fn build_tree(
     let json = Content::Bytes(snapshot_json(dir, facts).into());
     // A number that no file of the source's file system has, and the same at every mount.
     let beside = of_file.identity.inode ^ (1 << 62);
-    tree.insert(
-        OsStr::new(SNAPSHOT_FILE),
-        node(beside, json, BTreeMap::new()),
-    );
+    let mut json = node(beside, json, BTreeMap::new());
+    // borg does not remember the file that changed last in an archive, lest it changed once more: let
+    // that be the small one.
+    json.attributes.changed_ns = facts.wall_ns.saturating_add(1);
+    tree.insert(OsStr::new(SNAPSHOT_FILE), json);
     tree
 }
 
@@ -260,6 +261,10 @@ fn xattrs(dir: &Path, facts: &PinFacts) -> BTreeMap<OsString, Vec<u8>> {
 impl ReadMeter for PinnedFile {
     fn counts(&self) -> ReadCounts {
         Self::counts(self)
+    }
+
+    fn last_failure(&self) -> Option<String> {
+        Self::last_failure(self)
     }
 
     fn look(&self) -> Result<(), ReadError> {

@@ -5,6 +5,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use parking_lot::Mutex;
+
 use crate::codec;
 use crate::fault::{self, Fault};
 use crate::os::{self, File, FileIdentity, LockKind};
@@ -64,6 +66,7 @@ pub struct PinnedFile {
     live_pages: AtomicU64,
     shadow_pages: AtomicU64,
     failed_checks: AtomicU64,
+    last_failure: Mutex<Option<String>>,
 }
 
 impl PinnedFile {
@@ -95,6 +98,7 @@ impl PinnedFile {
             live_pages: AtomicU64::new(0),
             shadow_pages: AtomicU64::new(0),
             failed_checks: AtomicU64::new(0),
+            last_failure: Mutex::default(),
         })
     }
 
@@ -112,6 +116,18 @@ impl PinnedFile {
             live_pages: self.live_pages.load(Ordering::Relaxed),
             shadow_pages: self.shadow_pages.load(Ordering::Relaxed),
             failed_checks: self.failed_checks.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Why a read failed that lay inside the file while the pin held, if one did: the last.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<String> {
+        self.last_failure.lock().clone()
+    }
+
+    fn note_failure(&self, error: &ReadError) {
+        if !matches!(error, ReadError::PinEnded { .. } | ReadError::Range { .. }) {
+            *self.last_failure.lock() = Some(error.to_string());
         }
     }
 
@@ -270,11 +286,12 @@ impl RangeRead for PinnedFile {
         let skip = offset % page_bytes;
         let page_count = (skip + bytes).div_ceil(page_bytes);
         let shadowed = if skip == 0 && bytes.is_multiple_of(page_bytes) {
-            read_merged(self, PageNo(first), out)?
+            read_merged(self, PageNo(first), out).inspect_err(|error| self.note_failure(error))?
         } else {
             let length = usize::try_from(page_count * page_bytes).unwrap_or(usize::MAX);
             let mut pages = vec![0; length];
-            let shadowed = read_merged(self, PageNo(first), &mut pages)?;
+            let shadowed = read_merged(self, PageNo(first), &mut pages)
+                .inspect_err(|error| self.note_failure(error))?;
             let skip = usize::try_from(skip).unwrap_or(usize::MAX);
             out.copy_from_slice(&pages[skip..skip + out.len()]);
             shadowed

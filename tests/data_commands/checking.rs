@@ -123,6 +123,9 @@ fn truncated_page_file_is_damage_however_much_is_left() {
         assert!(json["finding_count"].as_u64().unwrap() > 0);
         let file_named = json["findings"][0]["file"].as_str().unwrap();
         assert!(file_named.ends_with("data.pages"), "{file_named}");
+        // An engine would find it out when a client asks for what is missing: it does not start.
+        let refused = run("serve", &dir, &["--listen", "127.0.0.1:0"]);
+        expect_problem(&refused, 12, &["data.pages"]);
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::books::Books;
 use crate::load::Load;
-use crate::process::{assert_same_bytes, eventually};
+use crate::process::{assert_same_bytes, end_of, eventually, stillfs};
 use crate::rig::{Engine, Rig, copy, is_mounted, mount_status, refused, umount};
 
 /// How the engine ends.
@@ -221,4 +221,27 @@ fn a_mount_whose_engine_is_gone_can_be_unmounted() {
     umount(&mount);
     rig.start();
     rig.assert_nothing_left(&[daemon]);
+}
+
+/// What is read of an ended view says nothing about the database: that has a code of its own.
+#[test]
+fn a_check_of_an_ended_view_says_so_and_not_that_it_is_damaged() {
+    let Some(mut rig) = Rig::with_fill(100) else {
+        return;
+    };
+    let mount = rig.mount("mnt", &["-o", "direct_io"]);
+    let check = |options: &[&str]| {
+        let mut command = stillfs();
+        end_of(command.args(options).arg(&mount))
+    };
+    assert_eq!(check(&["check"]).code(), 0);
+    rig.take_engine().kill();
+    rig.start();
+    for options in [&["check"][..], &["dump"], &["dump", "--digest"]] {
+        let ended = check(options);
+        assert_eq!(ended.code(), 13, "{ended:?}");
+        assert!(ended.err.contains("has ended"), "{ended:?}");
+    }
+    umount(&mount);
+    rig.assert_nothing_left(&[]);
 }

@@ -256,3 +256,69 @@ fn the_command_inherits_no_descriptor() {
     let own = own.out.lines().filter(|line| line.contains(" -> ")).count();
     assert_eq!(count, own, "{ended:?}");
 }
+
+/// A tool that tolerates read errors must not give a good backup of a damaged database: a read that
+/// failed is told, and `run` fails.
+#[test]
+fn a_failed_read_fails_the_run_although_the_command_did_not() {
+    let Some(rig) = Rig::with_fill(100) else {
+        return;
+    };
+    rig.engine().client().command(&["CHECKPOINT"]).unwrap();
+    let file = rig.source.join("data.pages");
+    let mut bytes = fs::read(&file).unwrap();
+    let last = bytes.len() - 100;
+    bytes[last] ^= 1;
+    // Damage under the running engine, in a page that it has no reason to write again.
+    let damaged = fs::File::options().write(true).open(&file).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&damaged, &bytes[last..=last], last as u64).unwrap();
+    let ended = run(&rig, &["sh", "-c", "cat {}/data.pages > /dev/null || true"]);
+    assert_eq!(ended.code(), 13, "{ended:?}");
+    assert!(ended.err.contains("a read of the view failed"), "{ended:?}");
+    assert!(ended.err.contains("data.pages"), "{ended:?}");
+    rig.assert_nothing_left(&[]);
+}
+
+/// JSON cannot say every path, and a mount must not depend on it.
+#[test]
+fn a_mount_point_that_is_not_utf8_is_mounted_and_shown() {
+    use std::os::unix::ffi::OsStrExt;
+    let Some(rig) = Rig::with_fill(100) else {
+        return;
+    };
+    let point = rig.path("").join(OsStr::from_bytes(b"odd\xff name"));
+    fs::create_dir(&point).unwrap();
+    rig.mount_on(&point, &[]);
+    assert!(is_mounted(&point));
+    let all = end_of(stillfs().args(["status", "--json"]));
+    assert_eq!(all.code(), 0, "{all:?}");
+    assert!(all.out.contains("name"), "{all:?}");
+    assert_eq!(end_of(stillfs().arg("umount").arg(&point)).code(), 0);
+    rig.assert_nothing_left(&[]);
+}
+
+/// A page file that was moved away is written no further: the log keeps what it lacks, and the file
+/// put back has everything.
+#[test]
+fn a_page_file_moved_under_the_engine_loses_nothing() {
+    let Some(mut rig) = Rig::with_fill(100) else {
+        return;
+    };
+    let (file, away) = (rig.source.join("data.pages"), rig.source.join("away"));
+    fs::rename(&file, &away).unwrap();
+    let mut client = rig.engine().client();
+    client.command(&["SET", "moved", "kept"]).unwrap();
+    let refused = format!("{:?}", client.command(&["CHECKPOINT"]));
+    assert!(refused.contains("moved or replaced"), "{refused}");
+    fs::rename(&away, &file).unwrap();
+    client.command(&["CHECKPOINT"]).unwrap();
+    rig.take_engine().kill();
+    rig.start();
+    let found = rig
+        .engine()
+        .client()
+        .command(&["GET", "moved"])
+        .unwrap()
+        .bytes();
+    assert_eq!(found, b"kept");
+}
