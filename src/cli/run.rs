@@ -32,8 +32,8 @@ const MOUNT_VARIABLE: &str = "STILLFS_MOUNT";
 #[command(after_help = "\
 Every {} in COMMAND's arguments, and $STILLFS_MOUNT, is where the view is mounted. Without --at that
 is the same path at every run for a source, since restic and borg know files by their path.
-Exits with COMMAND's status; 13 if the pin was lost; 125 if stillfs itself failed; 126 or 127 if
-COMMAND cannot be run or was not found.
+Exits with COMMAND's status; 13 if the pin was lost or a read of the view failed, whatever COMMAND
+made of it; 125 if stillfs itself failed; 126 or 127 if COMMAND cannot be run or was not found.
 
 Examples:
   stillfs run /var/lib/app -- tar -C {} -cf backup.tar .

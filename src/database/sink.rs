@@ -18,7 +18,8 @@ impl PreImageSink for ShadowSink {
 
     fn poisoned(&self) {
         if let Err(error) = self.0.end_all(EndReason::Poisoned) {
-            // Nothing is overwritten by a poisoned engine, so what such a pin reads stays right.
+            // A checkpoint under way still captures for such a pin or overwrites nothing, so what it
+            // reads stays right.
             tracing::error!(%error, "cannot end the pins of a poisoned engine visibly");
         }
     }

@@ -75,7 +75,6 @@ impl Shared {
         if is_reached && self.table.unwritten_pages(Lsn::MAX).is_empty() {
             return Ok(unfinished);
         }
-        self.refuse_moved()?;
         // Most of the log is synced before the writers are held up for the rest.
         self.make_durable(newest)?;
         let target = *fixed.insert(self.fix_target()?);
@@ -111,6 +110,7 @@ impl Shared {
         fixed: &mut Option<FixedTarget>,
     ) -> Result<CheckpointReport> {
         let log = self.log()?;
+        self.refuse_moved()?;
         self.make_durable(target)?;
         let writeback = Writeback {
             live: &*self.data,

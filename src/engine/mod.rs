@@ -31,8 +31,8 @@
 //!
 //! Locking: writer slot, checkpoint, append, registry, points, in this order; the gate is passed with
 //! the checkpoint lock held. Readers take the registry's lock twice and shard locks of the page
-//! table. A commit waits for the sync of its own log bytes only; a new transaction waits for a
-//! checkpoint only when the log is at its limit.
+//! table. A commit waits for the sync of its own log bytes, and while a checkpoint starts a segment, which
+//! takes a few syncs; a new transaction waits for a checkpoint only when the log is at its limit.
 //!
 //! Not here: versions beyond memory (they are kept in memory until a checkpoint; see docs/design.md),
 //! pins, sockets.

@@ -9,7 +9,8 @@
 //! chain; if there is none, it is the live page. A version leaves its chain only when that rule gives
 //! the same answer without it, for every registered reader and every one still to come (E4).
 //!
-//! Locking: one mutex per shard, held for hash look-ups and pointer copies only, never across I/O.
+//! Locking: one mutex per shard, held for hash look-ups and pointer copies, or for one pass over the
+//! shard's chains (`sweep`, `unwritten_pages`), never across I/O.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};

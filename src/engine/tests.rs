@@ -413,3 +413,26 @@ fn engine_waits_for_those_who_only_look() {
         "the engine of before is gone with its process"
     );
 }
+
+/// A page file that was moved away is not written, also by a checkpoint that failed before: the log
+/// would be let go for a file that is not there any more.
+#[test]
+fn moved_page_file_is_not_written_by_a_checkpoint_taken_up_again() {
+    use crate::os::sim::{Fault, Operation};
+    let simulated = Host::simulated(8);
+    let disk = &simulated.host.disk;
+    let engine = open(&simulated.host).unwrap();
+    let mut write = engine.begin_write().unwrap();
+    write.put("t", b"k", b"v").unwrap();
+    write.commit().unwrap();
+    let bad = Fault::errno(Operation::Write, 5).on("data.pages");
+    simulated.disk.set_faults(Faults::none().with(bad));
+    assert!(engine.checkpoint().is_err());
+    simulated.disk.set_faults(Faults::none());
+    let (home, away) = (Path::new("/db/data.pages"), Path::new("/db/away"));
+    disk.rename(home, away).unwrap();
+    let moved = engine.checkpoint().unwrap_err();
+    assert!(matches!(moved, EngineError::Moved { .. }), "{moved}");
+    disk.rename(away, home).unwrap();
+    assert!(engine.checkpoint().unwrap().pages_written > 0);
+}
