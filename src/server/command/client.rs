@@ -1,5 +1,7 @@
 //! Commands about the connection itself.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::info::REDIS_VERSION;
@@ -42,11 +44,31 @@ fn authenticate(context: &mut Context<'_, '_>, user: &[u8], password: &[u8]) -> 
     match context.shared.options.access.authenticate(user, password) {
         AccessDecision::Granted => {
             context.session.is_authenticated = true;
+            let id = context.session.id;
+            context.shared.registry.set_known(id, true);
             Ok(Reply::OK)
         }
-        AccessDecision::Denied => Err(CommandError::WrongPassword),
+        AccessDecision::Denied => {
+            punish(context);
+            Err(CommandError::WrongPassword)
+        }
         AccessDecision::NoPasswordSet => Err(CommandError::NoPasswordSet),
     }
+}
+
+/// Each wrong password costs twice the time of the one before, and the last one the connection. Only
+/// the one who guesses waits: on its own thread, after its transaction.
+fn punish(context: &mut Context<'_, '_>) {
+    const FIRST_WAIT: Duration = Duration::from_millis(100);
+    const GUESSES_MAX: u32 = 5;
+    let session = &mut *context.session;
+    if session.wrong_passwords == 0 {
+        let peer = context.shared.registry.peer(session.id);
+        tracing::warn!(id = session.id.0, peer, "a client gave a wrong password");
+    }
+    session.penalty = Some(FIRST_WAIT * 2_u32.pow(session.wrong_passwords.min(GUESSES_MAX)));
+    session.wrong_passwords += 1;
+    session.is_closing |= session.wrong_passwords >= GUESSES_MAX;
 }
 
 /// `HELLO [version [AUTH user password] [SETNAME name]]`; nothing changes unless all of it is right.
@@ -76,7 +98,7 @@ pub(super) fn hello(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
         authenticate(context, user, password)?;
     }
     if !context.session.is_authenticated {
-        return Err(CommandError::NotAuthenticated);
+        return Err(CommandError::HelloWithoutAuth);
     }
     if let Some(name) = name {
         rename(context, name);
@@ -104,7 +126,12 @@ fn greeting(session: &Session) -> Reply {
 
 pub(super) fn reset(context: &mut Context<'_, '_>, _words: &[Bytes]) -> Answer {
     let is_authenticated = !context.shared.options.access.is_required();
-    *context.session = Session::new(context.session.id, is_authenticated);
+    let (id, wrong_passwords) = (context.session.id, context.session.wrong_passwords);
+    *context.session = Session {
+        wrong_passwords,
+        ..Session::new(id, is_authenticated, context.shared.budget.share())
+    };
+    context.shared.registry.set_known(id, is_authenticated);
     rename(context, Bytes::new());
     Ok(Reply::Status("RESET".into()))
 }

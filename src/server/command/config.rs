@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::glob::Glob;
 use super::{CommandError, Context, Reply, is, word};
-use crate::server::protocol::Reply as R;
+use crate::server::protocol::{ARGUMENT_BYTES_MAX, Reply as R};
 
 type Answer = Result<Reply, CommandError>;
 
@@ -23,7 +23,7 @@ fn settings(context: &Context<'_, '_>) -> Vec<(&'static str, String)> {
         ("maxmemory", "0".to_owned()),
         ("maxmemory-policy", "noeviction".to_owned()),
         ("port", listen.map_or(0, |l| l.port()).to_string()),
-        ("proto-max-bulk-len", (512_u64 << 20).to_string()),
+        ("proto-max-bulk-len", ARGUMENT_BYTES_MAX.to_string()),
         ("save", String::new()),
         ("timeout", "0".to_owned()),
         (

@@ -225,6 +225,7 @@ fn collect(
     };
     let (mut keys, mut bytes) = (Vec::new(), 0);
     let left = context.reply_bytes_left;
+    let memory = &mut *context.memory;
     context
         .store
         .visit_keys(context.session.table, start, |key| {
@@ -237,6 +238,8 @@ fn collect(
                 if bytes > left {
                     return Err(CommandError::ReplyTooLong);
                 }
+                // Once for the key, once for its encoding.
+                memory.grow(2 * (key.len() + size_of::<Reply>()))?;
                 keys.push(Reply::Bulk(key.into()));
             }
             Ok(flow)

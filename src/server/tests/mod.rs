@@ -4,6 +4,8 @@
 mod commands;
 mod durability;
 mod limits;
+mod slow;
+mod strangers;
 mod tools;
 mod transactions;
 
