@@ -61,6 +61,9 @@ pub(crate) struct ServeArgs {
     /// Memory for clean pages
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     cache: ByteSize,
+    /// Memory for the requests and replies of all clients together
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::nonzero)]
+    client_memory: ByteSize,
     /// Log since the last checkpoint that starts the next
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::nonzero)]
     checkpoint_size: ByteSize,
@@ -99,6 +102,7 @@ impl ServeArgs {
             unix: self.unix.clone(),
             connections_max: connections_max(defaults.connections_max),
             access: self.access()?,
+            memory_max: usize::try_from(self.client_memory.0).unwrap_or(usize::MAX),
             ..defaults
         };
         // Said before the database is opened, because it is the command line that is wrong.
@@ -147,7 +151,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     };
     numeric
         .parse()
-        .map_err(|_| "write it as ADDRESS:PORT, localhost:PORT or [ADDRESS]:PORT".to_owned())
+        .map_err(|_| "write it as 127.0.0.1:PORT, localhost:PORT or [::1]:PORT".to_owned())
 }
 
 /// Serves the directory until it is told to stop.

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What a share may hold without asking.
-const FREE_BYTES: usize = 64 << 10;
+/// What a share may hold without asking: the buffers of a connection that waits, and small commands.
+pub(super) const FREE_BYTES: usize = 128 << 10;
 
 /// There is no memory left for what a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 
 use super::Shared;
 use super::batch::{self, BATCH_BYTES_MAX, BATCH_COMMANDS_MAX};
-use super::budget::{OverBudget, Share};
+use super::budget::{FREE_BYTES, OverBudget, Share};
 use super::pace::Pace;
 use super::protocol::{Framing, ProtocolError, Reply, Request, Speaker};
 use super::session::Session;
@@ -17,9 +17,10 @@ use super::stream::Stream;
 /// The least and the most that one read takes. Idle clients are many and should be cheap; from busy
 /// ones a read should bring as many commands as a batch can take.
 const READ_BYTES_MIN: usize = 4 << 10;
-const READ_BYTES_MAX: usize = 256 << 10;
+const READ_BYTES_MAX: usize = FREE_BYTES / 2;
 /// A buffer that a large request has made larger than this is given back after it.
-const KEPT_BYTES_MAX: usize = 64 << 10;
+/// Whoever waits holds nothing of the budget.
+const KEPT_BYTES_MAX: usize = FREE_BYTES - READ_BYTES_MAX;
 
 /// How a connection ended.
 #[derive(Debug)]

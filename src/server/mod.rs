@@ -26,7 +26,7 @@
 //!   lines is taken for a command.
 //! * R8 After `stop` no thread of the server runs, and it holds no handle of the database.
 //! * R9 What connections take in memory is counted before it is taken, and bounded for all of them
-//!   together; below 64 KiB a command needs nothing of that. Who has not given the password gets
+//!   together; below 32 KiB a command needs nothing of that. Who has not given the password gets
 //!   16 KiB, one command at a time, and a place among few, which the next newcomer may take.
 //! * R10 No wait for a client is for ever, except that of one who is known between two commands.
 //!

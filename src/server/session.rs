@@ -17,6 +17,9 @@ pub(super) struct ConnectionId(pub(super) u64);
 /// SHA-256 of a value; `None` where the key has none.
 pub(super) type Digest = Option<[u8; 32]>;
 
+/// Watched keys, and what their values were.
+pub(super) type Watched = BTreeMap<(Table, Bytes), Digest>;
+
 /// The commands between MULTI and EXEC.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -42,7 +45,7 @@ pub(super) struct Session {
     /// Open after MULTI.
     pub(super) queue: Option<Queue>,
     /// The values that watched keys had.
-    pub(super) watched: BTreeMap<(Table, Bytes), Digest>,
+    pub(super) watched: Watched,
     /// Whether AUTH succeeded, or is not needed.
     pub(super) is_authenticated: bool,
     /// How many passwords were wrong.

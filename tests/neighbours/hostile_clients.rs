@@ -5,11 +5,14 @@ use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use crate::process::stillfs;
 use crate::resp::words;
 use crate::rig::{Place, Served};
 
-/// The budget of all connections (1 GiB), the cache of pages (64 MiB), and the rest of the process.
-const MIB_MAX: u64 = 1024 + 64 + 256;
+/// What all clients together may have.
+const CLIENT_MEMORY: [&str; 4] = ["--listen", "127.0.0.1:0", "--client-memory", "256M"];
+/// That, the cache of pages (64 MiB), and the rest of the process.
+const MIB_MAX: u64 = 256 + 64 + 128;
 
 fn connect(served: &Served) -> TcpStream {
     let stream = TcpStream::connect(served.address.unwrap()).unwrap();
@@ -62,7 +65,7 @@ fn lying_lengths_cost_nothing() {
 #[test]
 fn arrays_of_a_million_arguments_are_bounded() {
     let place = Place::new();
-    let served = Served::start(&place, &place.path("db"));
+    let served = Served::with(&place, &place.path("db"), &CLIENT_MEMORY, &mut stillfs());
     let mut request = b"*1048576\r\n$3\r\nDEL\r\n".to_vec();
     request.extend(b"$0\r\n\r\n".repeat(1_048_575));
     thread::scope(|scope| {
@@ -90,9 +93,9 @@ fn arrays_of_a_million_arguments_are_bounded() {
 #[test]
 fn clients_that_never_read_are_bounded_together() {
     let place = Place::new();
-    let served = Served::start(&place, &place.path("db"));
+    let served = Served::with(&place, &place.path("db"), &CLIENT_MEMORY, &mut stillfs());
     let mut healthy = served.client();
-    let value = vec![b'v'; 32 << 20];
+    let value = vec![b'v'; 8 << 20];
     let set = words(&[b"SET", b"big", &value]);
     healthy.pipeline(&[set]).unwrap();
     let deaf: Vec<TcpStream> = (0..12)

@@ -64,12 +64,11 @@ fn nothing_that_an_engine_makes_is_open_to_others() {
     let place = Place::new();
     let served = busy_engine(&place);
     let point = place.dir("point", 0o755);
-    succeed(
-        careless(&stillfs())
-            .arg("mount")
-            .arg(&served.dir)
-            .arg(&point),
-    );
+    let log = place.path("daemon.log");
+    let mut mount = careless(&stillfs());
+    mount.arg("mount").arg("--log").arg(&log);
+    succeed(mount.arg(&served.dir).arg(&point));
+    assert_private(&log);
     write_some(&served);
     served.client().command(&["CHECKPOINT"]).unwrap();
     let files = below(&served.dir);

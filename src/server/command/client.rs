@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::info::REDIS_VERSION;
-use super::{CommandError, Context, Reply, integer, is, word};
+use super::{CommandError, Context, Reply, SHOWN_BYTES, integer, is, shown, word};
 use crate::server::border::AccessDecision;
 
 use crate::server::protocol::RespVersion;
@@ -14,15 +14,22 @@ use crate::server::store::Table;
 
 type Answer = Result<Reply, CommandError>;
 
-pub(super) fn ping(_context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
+/// Longest name of a client: it is kept as long as the client, and told to whoever asks.
+const NAME_BYTES_MAX: usize = 256;
+
+pub(super) fn ping(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     match words {
         [_] => Ok(Reply::Status("PONG".into())),
-        [_, text] => Ok(Reply::Bulk(text.clone())),
+        [_, text] => {
+            context.memory.grow(text.len())?;
+            Ok(Reply::Bulk(text.clone()))
+        }
         _ => Err(CommandError::Arity { command: "ping" }),
     }
 }
 
-pub(super) fn echo(_context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
+pub(super) fn echo(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
+    context.memory.grow(word(words, 1)?.len())?;
     Ok(Reply::Bulk(word(words, 1)?.clone()))
 }
 
@@ -168,7 +175,7 @@ pub(super) fn client(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
         (Some(_), _) => Err(CommandError::Arity { command: "client" }),
         (None, _) => Err(CommandError::UnknownSubcommand {
             command: "client",
-            name: String::from_utf8_lossy(name).into_owned(),
+            name: shown(name, SHOWN_BYTES),
         }),
     }
 }
@@ -176,6 +183,11 @@ pub(super) fn client(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
 fn checked_name(name: &Bytes) -> Result<Bytes, CommandError> {
     if !name.iter().all(u8::is_ascii_graphic) {
         return Err(CommandError::ClientName);
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(CommandError::ClientNameLength {
+            limit: NAME_BYTES_MAX,
+        });
     }
     Ok(Bytes::copy_from_slice(name))
 }

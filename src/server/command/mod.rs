@@ -201,6 +201,10 @@ pub(super) enum CommandError {
     ProtocolVersion,
     #[error("ERR Client names cannot contain spaces, newlines or special characters.")]
     ClientName,
+    #[error("ERR Client names cannot be longer than {limit} bytes.")]
+    ClientNameLength { limit: usize },
+    #[error("ERR a pattern has {found} bytes; at most {limit} can be used")]
+    PatternLength { found: usize, limit: usize },
     #[error("ERR Command not allowed inside a transaction")]
     InsideMulti,
     #[error("ERR MULTI calls can not be nested")]
@@ -281,13 +285,17 @@ fn admit(context: &mut Context<'_, '_>, words: &[Bytes]) -> Result<Reply, Comman
     }
 }
 
+/// As much of what is not known as an error repeats.
+const SHOWN_BYTES: usize = 128;
+
+/// The beginning of a word, as text.
+fn shown(word: &Bytes, bytes: usize) -> String {
+    let word = word.get(..bytes).unwrap_or(word);
+    String::from_utf8_lossy(word).into_owned()
+}
+
 /// The form in which Redis names a command that it does not know.
 fn unknown(words: &[Bytes]) -> CommandError {
-    const SHOWN_BYTES: usize = 128;
-    let shown = |word: &Bytes, bytes: usize| {
-        let word = word.get(..bytes).unwrap_or(word);
-        String::from_utf8_lossy(word).into_owned()
-    };
     let mut beginning = String::new();
     for word in words.iter().skip(1) {
         if beginning.len() >= SHOWN_BYTES {

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Command, CommandError, Context, Reply};
 use crate::server::budget::OverBudget;
-use crate::server::session::{Digest, Queue};
+use crate::server::session::{Digest, Queue, Watched};
 use crate::server::store::Table;
 
 type Answer = Result<Reply, CommandError>;
@@ -68,7 +68,13 @@ pub(super) fn exec(context: &mut Context<'_, '_>, _words: &[Bytes]) -> Answer {
     let queue = context.session.queue.take();
     let queue = queue.ok_or(CommandError::OutsideMulti { command: "EXEC" })?;
     let watched = std::mem::take(&mut context.session.watched);
+    let answer = run(context, queue, watched);
+    // Only after that nothing of the queue is in memory any more.
     context.session.settle();
+    answer
+}
+
+fn run(context: &mut Context<'_, '_>, queue: Queue, watched: Watched) -> Answer {
     if queue.is_aborted {
         return Err(CommandError::ExecAborted);
     }

@@ -3,6 +3,7 @@
 
 mod commands;
 mod durability;
+mod greedy;
 mod limits;
 mod slow;
 mod strangers;
