@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
@@ -162,7 +163,8 @@ fn hear(output: &mut impl BufRead) -> Option<Report> {
     reason = "a log of the user's, not a file of an engine"
 )]
 fn open_log(path: &Path) -> Result<File, Failure> {
-    let opened = File::options().create(true).append(true).open(path);
+    let mut options = File::options();
+    let opened = options.create(true).append(true).mode(0o600).open(path);
     Ok(opened.with_context(|| format!("cannot open the log {}", path.display()))?)
 }
 

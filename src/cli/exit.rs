@@ -142,7 +142,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             error => exit_of_kind(error.kind()),
         });
     }
-    if let Some(ServerError::NotLoopback { .. }) = cause.downcast_ref::<ServerError>() {
+    if let Some(ServerError::PasswordNeeded { .. }) = cause.downcast_ref::<ServerError>() {
         return Some(Exit::Usage);
     }
     if let Some(error) = cause.downcast_ref::<PinError>() {

@@ -20,8 +20,11 @@ use super::output;
 use super::size::{self, ByteSize};
 use crate::database::{Create, Database, EngineOptions, PinServing};
 use crate::os;
+use crate::os::secret_file::read_secret;
 use crate::page::PageSize;
-use crate::server::{Server, ServerError, ServerOptions};
+use crate::server::{
+    Access, OpenAccess, PASSWORD_BYTES_MAX, Password, Server, ServerError, ServerOptions,
+};
 
 /// Descriptors that are kept for the engine's own files and for pins.
 const OWN_DESCRIPTORS: usize = 512;
@@ -36,23 +39,31 @@ Prints `ready DIR ADDR` once clients can connect. SIGTERM or Ctrl-C stops cleanl
 Examples:
   stillfs serve /var/lib/app                              Redis protocol on 127.0.0.1:6380
   stillfs serve /var/lib/app --listen 127.0.0.1:0         any free port
-  stillfs serve /var/lib/app --unix /run/app.sock --cache 1G")]
+  stillfs serve /var/lib/app --unix /run/app.sock --cache 1G
+  stillfs serve /var/lib/app --listen 0.0.0.0:6380 --password-file /etc/app.password")]
 pub(crate) struct ServeArgs {
     /// Directory of the database; it is made if it is missing
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Loopback address to listen on; port 0 takes any free one [default: 127.0.0.1:6380]
+    /// Address to listen on; port 0 takes any free one; any but loopback needs --password-file, and
+    /// nothing is encrypted [default: 127.0.0.1:6380]
     #[arg(long, value_name = "ADDR", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Path of a Unix socket to listen on; without --listen there is then no TCP port
     #[arg(long, value_name = "PATH")]
     unix: Option<PathBuf>,
+    /// File with the password that clients must give by AUTH; it must be yours or root's, mode 0600
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
     /// Page size of a new database, 4K to 64K; an existing one keeps its own [default: 8K]
     #[arg(long, value_name = "SIZE", value_parser = size::page_size)]
     page_size: Option<PageSize>,
     /// Memory for clean pages
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     cache: ByteSize,
+    /// Memory for the requests and replies of all clients together
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::nonzero)]
+    client_memory: ByteSize,
     /// Log since the last checkpoint that starts the next
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::nonzero)]
     checkpoint_size: ByteSize,
@@ -85,17 +96,30 @@ impl ServeArgs {
             None => Some(self.listen.unwrap_or(DEFAULT_ADDRESS)),
             Some(_) => self.listen,
         };
-        // Said before the database is opened, because it is the command line that is wrong.
-        if let Some(address) = listen.filter(|it| !it.ip().to_canonical().is_loopback()) {
-            return Err(Failure::usage(ServerError::NotLoopback { address }));
-        }
         let defaults = ServerOptions::default();
-        Ok(ServerOptions {
+        let options = ServerOptions {
             listen,
             unix: self.unix.clone(),
             connections_max: connections_max(defaults.connections_max),
+            access: self.access()?,
+            memory_max: usize::try_from(self.client_memory.0).unwrap_or(usize::MAX),
             ..defaults
-        })
+        };
+        // Said before the database is opened, because it is the command line that is wrong.
+        if let Some(address) = listen {
+            options.refuse_open(address).map_err(Failure::usage)?;
+        }
+        Ok(options)
+    }
+
+    /// Who may use the server. Errors: a password file that cannot be used.
+    fn access(&self) -> Result<Arc<dyn Access>, Failure> {
+        let Some(path) = &self.password_file else {
+            return Ok(Arc::new(OpenAccess));
+        };
+        let password = read_secret(path, PASSWORD_BYTES_MAX)
+            .with_context(|| format!("cannot use the password file {}", path.display()))?;
+        Ok(Arc::new(Password::new(&password)))
     }
 }
 
@@ -139,6 +163,10 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     // A link to the directory is followed; one that is missing is made where it was named.
     let dir = os::path::canonical(&args.dir).unwrap_or_else(|_| args.dir.clone());
     let database = Database::open(&dir, &engine, PinServing::On)?;
+    if os::trust::is_open_to_others(&dir).unwrap_or_default() {
+        let dir = dir.display();
+        tracing::warn!(%dir, "other users may hold the directory's lock, so that the next start fails: chmod 700 it");
+    }
     let found = database.engine().page_size();
     if let Some(wanted) = args.page_size.filter(|wanted| *wanted != found) {
         let (wanted, found) = (wanted.get(), found.get());

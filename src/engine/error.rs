@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::id::{DatabaseId, HistoryId};
 use crate::lsn::Lsn;
+use crate::os::trust::Distrust;
 use crate::page::{PageFault, PageNo};
 
 /// Which of an engine's files is meant.
@@ -158,6 +159,14 @@ pub enum EngineError {
         path: PathBuf,
         /// Its kind.
         kind: &'static str,
+    },
+    /// Somebody else could exchange the files that the engine works on.
+    #[error("refusing to work in {}: {source}", dir.display())]
+    Untrusted {
+        /// The database's directory.
+        dir: PathBuf,
+        /// Who could, and where.
+        source: Distrust,
     },
     /// A sync failed before; nothing more is written until the database is opened again.
     #[error(
@@ -353,6 +362,7 @@ impl EngineError {
             | Self::NotADatabase { .. }
             | Self::Limit { .. }
             | Self::ReadOnly
+            | Self::Untrusted { .. }
             | Self::Aborted
             | Self::Exhausted { .. } => ErrorKind::Invalid,
             Self::Poisoned { .. } | Self::Capture { .. } | Self::Sink { .. } => ErrorKind::Internal,

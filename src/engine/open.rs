@@ -28,7 +28,7 @@ use crate::engine::wal::{LOG_DIR, Log, LogIdentity};
 use crate::engine::writeback::PreImageSink;
 use crate::id::Epoch;
 use crate::os::file_system::{self, RefusedFileSystem};
-use crate::os::{self, File, FileIdentity, Host, LockKind, OpenMode, random};
+use crate::os::{self, File, FileIdentity, Host, LockKind, OpenMode, random, trust};
 use crate::page::{PageFault, PageNo, PageSize};
 
 /// How long an engine that starts waits for those who only look at its directory.
@@ -101,7 +101,7 @@ impl Engine {
     /// Opens the database in `dir` for reading and writing, after recovering it if need be.
     ///
     /// Errors: `InUse`, `NotADatabase`, `Header`, `FutureVersion`, `Log`, `ForeignLog`,
-    /// `RemoteFileSystem`, `Sink`, `Io`. Nothing is changed before the log was found whole.
+    /// `RemoteFileSystem`, `Untrusted`, `Sink`, `Io`. Nothing is changed before the log was found whole.
     pub fn open(
         host: &Host,
         dir: &Path,
@@ -112,6 +112,7 @@ impl Engine {
             make_dir(host, dir)?;
         }
         let dir_lock = lock_dir(host, dir, LockKind::Exclusive)?;
+        refuse_untrusted(&*dir_lock, dir)?;
         note_holder(host, dir);
         refuse_remote(&*dir_lock, dir)?;
         let data_path = dir.join(PAGE_FILE);
@@ -290,6 +291,7 @@ fn identity_of(data: &dyn File) -> Result<FileIdentity> {
 }
 
 fn make_dir(host: &Host, dir: &Path) -> Result<()> {
+    refuse_untrusted_parent(host, dir)?;
     match host.disk.create_dir(dir) {
         Ok(()) => sync_parent(host, dir),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -310,11 +312,43 @@ fn sync_parent_if_readable(host: &Host, dir: &Path) -> Result<()> {
     }
 }
 
-fn sync_parent(host: &Host, dir: &Path) -> Result<()> {
-    let parent = match dir.parent() {
+/// A directory is not made where somebody else would at once put another in its place.
+fn refuse_untrusted_parent(host: &Host, dir: &Path) -> Result<()> {
+    if host.disk.open(dir, OpenMode::Directory).is_ok() {
+        return Ok(());
+    }
+    let parent = parent_of(dir);
+    match host.disk.open(parent, OpenMode::Directory) {
+        Ok(handle) if handle.as_fd().is_some() => {
+            trust::refuse_place(parent).map_err(untrusted(dir))
+        }
+        // Making it will tell.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn untrusted(dir: &Path) -> impl FnOnce(trust::Distrust) -> EngineError {
+    let dir = dir.to_owned();
+    |source| EngineError::Untrusted { dir, source }
+}
+
+/// An engine makes, cuts and removes files by their paths; a simulated disk has no other users.
+fn refuse_untrusted(handle: &dyn File, dir: &Path) -> Result<()> {
+    if handle.as_fd().is_none() {
+        return Ok(());
+    }
+    trust::refuse_shared(dir).map_err(untrusted(dir))
+}
+
+fn parent_of(dir: &Path) -> &Path {
+    match dir.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
+    }
+}
+
+fn sync_parent(host: &Host, dir: &Path) -> Result<()> {
+    let parent = parent_of(dir);
     host.disk
         .sync_dir(parent)
         .map_err(EngineError::io_at("sync", FileRole::Directory, parent))

@@ -436,3 +436,25 @@ fn moved_page_file_is_not_written_by_a_checkpoint_taken_up_again() {
     disk.rename(away, home).unwrap();
     assert!(engine.checkpoint().unwrap().pages_written > 0);
 }
+
+/// Who asks only for the length must not pay for the value.
+#[test]
+fn the_length_of_a_value_is_known_without_reading_it() {
+    let machine = Host::simulated(7);
+    let engine = open(&machine.host).unwrap();
+    let mut write = engine.begin_write().unwrap();
+    for length in [0_usize, 1, 900, 5_000, 100_000] {
+        let key = format!("key {length}").into_bytes();
+        write.put("t", &key, &vec![7; length]).unwrap();
+        assert_eq!(write.value_bytes("t", &key).unwrap(), Some(length as u64));
+    }
+    assert_eq!(write.value_bytes("t", b"none").unwrap(), None);
+    assert_eq!(write.value_bytes("none", b"k").unwrap(), None);
+    write.commit().unwrap();
+    let read = engine.begin_read();
+    for length in [0_usize, 1, 900, 5_000, 100_000] {
+        let key = format!("key {length}").into_bytes();
+        assert_eq!(read.value_bytes("t", &key).unwrap(), Some(length as u64));
+    }
+    assert_eq!(read.value_bytes("t", b"none").unwrap(), None);
+}

@@ -64,6 +64,13 @@ impl ReadTransaction {
         get(&*self.snapshot, catalog::open(&*self.snapshot, table)?, key)
     }
 
+    /// How many bytes the value of `key` has; reads no long value.
+    ///
+    /// Errors: `Structure`, `Page`, `Io`.
+    pub fn value_bytes(&self, table: &str, key: &[u8]) -> Result<Option<u64>> {
+        value_bytes(&*self.snapshot, catalog::open(&*self.snapshot, table)?, key)
+    }
+
     /// Whether there is an entry for `key`.
     ///
     /// Errors: `Structure`, `Page`, `Io`.
@@ -179,6 +186,13 @@ impl WriteTransaction {
     /// Errors: `Structure`, `Page`, `Io`.
     pub fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
         get(self.set(), self.find(table)?, key)
+    }
+
+    /// How many bytes the value of `key` has; reads no long value.
+    ///
+    /// Errors: `Structure`, `Page`, `Io`.
+    pub fn value_bytes(&self, table: &str, key: &[u8]) -> Result<Option<u64>> {
+        value_bytes(self.set(), self.find(table)?, key)
     }
 
     /// Whether there is an entry for `key`.
@@ -386,6 +400,10 @@ fn check_limit(what: &'static str, found: usize, limit: u64) -> Result<()> {
 
 fn get<R: PageRead>(src: &R, table: Option<Table>, key: &[u8]) -> Result<Option<Vec<u8>>> {
     table.map_or(Ok(None), |table| btree::get(src, table.root, key))
+}
+
+fn value_bytes<R: PageRead>(src: &R, table: Option<Table>, key: &[u8]) -> Result<Option<u64>> {
+    table.map_or(Ok(None), |table| btree::value_bytes(src, table.root, key))
 }
 
 fn contains<R: PageRead>(src: &R, table: Option<Table>, key: &[u8]) -> Result<bool> {

@@ -10,6 +10,8 @@ use super::mountinfo::{self, is_ours};
 use super::registry::{Liveness, Registry, RegistryError};
 use crate::os::FileIdentity;
 use crate::os::mount_table::{self, MountEntry};
+use crate::os::process::effective_user;
+use crate::os::trust::{Distrust, refuse_replaceable};
 
 /// A directory that was found fit to be mounted on: absolute, canonical, empty, outside the source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,14 @@ pub enum PointError {
     /// There is no FUSE here.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Somebody else could move it while root mounts there.
+    #[error("refusing to mount on {} as root: {source}", path.display())]
+    Untrusted {
+        /// The mount point.
+        path: PathBuf,
+        /// Who could, and where.
+        source: Distrust,
+    },
     /// The registry of mounts cannot be asked.
     #[error(transparent)]
     Registry(#[from] RegistryError),
@@ -96,6 +106,7 @@ impl MountPoint {
     /// Errors: any [`PointError`].
     pub fn check(path: &Path, source: &Path, registry: &Registry) -> Result<Self, PointError> {
         let path = canonical(path)?;
+        refuse_untrusted(&path)?;
         refuse_mounted(&path, registry)?;
         let metadata = fs::metadata(&path).map_err(io_error("look at", &path))?;
         if !metadata.is_dir() {
@@ -115,6 +126,17 @@ impl MountPoint {
     pub fn path(&self) -> &Path {
         &self.0
     }
+}
+
+/// Root mounts and unmounts by path; for others fusermount3 looks itself.
+fn refuse_untrusted(path: &Path) -> Result<(), PointError> {
+    if effective_user() != 0 {
+        return Ok(());
+    }
+    refuse_replaceable(path).map_err(|source| PointError::Untrusted {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// Resolves what a user typed; a dead mount on the way is named.

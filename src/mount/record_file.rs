@@ -49,6 +49,12 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<Option<DirFault>> {
     })
 }
 
+/// Whether `dir` is a directory of this user's, no link to one.
+pub(super) fn is_own_dir(dir: &Path) -> bool {
+    fs::symlink_metadata(dir)
+        .is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == effective_user())
+}
+
 /// Makes a file of mode 0600 with `bytes` in it, locked exclusively. Errors: `AlreadyExists`.
 pub(super) fn create_held(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = OpenOptions::new()

@@ -21,6 +21,7 @@ use super::record::MountRecord;
 use super::record_file::{self, DirFault, Removal};
 use crate::os::Clock;
 use crate::os::process::effective_user;
+use crate::os::trust::{Distrust, refuse_place};
 
 /// Ending of a record's name.
 const EXTENSION: &str = "mount";
@@ -67,7 +68,7 @@ pub enum Wait {
 #[non_exhaustive]
 pub enum RegistryError {
     /// The directory of records cannot be trusted.
-    #[error("{} is not a directory; remove it", dir.display())]
+    #[error("{} is not a directory; remove it, or set XDG_RUNTIME_DIR to a directory of your own", dir.display())]
     NotDirectory {
         /// The directory.
         dir: PathBuf,
@@ -87,6 +88,14 @@ pub enum RegistryError {
         dir: PathBuf,
         /// Its mode.
         mode: u32,
+    },
+    /// Others could exchange the directory.
+    #[error("mount records cannot be kept in {}: {source}", dir.display())]
+    Untrusted {
+        /// The directory.
+        dir: PathBuf,
+        /// Who could, and where.
+        source: Distrust,
     },
     /// A live daemon holds the record of this mount point.
     #[error("{} is held by another stillfs daemon: stillfs umount {} ends it; a view that was unmounted lazily ends with its last user", mount_point.display(), mount_point.display())]
@@ -118,16 +127,18 @@ impl RegistryError {
 
 impl Registry {
     /// The registry of the user who runs this process: `/run/stillfs` for root, else
-    /// `$XDG_RUNTIME_DIR/stillfs`, else `/tmp/stillfs-<uid>`.
+    /// `$XDG_RUNTIME_DIR/stillfs` if that is a directory of this user's, else `/tmp/stillfs-<uid>`.
     ///
     /// Errors: those of [`Registry::at`].
     pub fn of_this_user() -> Result<Self, RegistryError> {
         let uid = effective_user();
+        // After `su` the variable still names the directory of another user.
+        let is_own = |dir: &PathBuf| dir.is_absolute() && record_file::is_own_dir(dir);
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        Self::at(match runtime {
+        Self::at(match runtime.filter(is_own) {
             _ if uid == 0 => "/run/stillfs".into(),
-            Some(dir) if dir.is_absolute() => dir.join("stillfs"),
-            _ => format!("/tmp/stillfs-{uid}").into(),
+            Some(dir) => dir.join("stillfs"),
+            None => format!("/tmp/stillfs-{uid}").into(),
         })
     }
 
@@ -139,8 +150,12 @@ impl Registry {
 
     /// The registry in `dir`, which is made unless it exists.
     ///
-    /// Errors: `NotDirectory`, `ForeignOwner`, `OpenToOthers`, `Io`.
+    /// Errors: `NotDirectory`, `ForeignOwner`, `OpenToOthers`, `Untrusted`, `Io`.
     pub fn at(dir: PathBuf) -> Result<Self, RegistryError> {
+        let parent = dir.parent().unwrap_or(&dir);
+        if let Err(source) = refuse_place(parent) {
+            return Err(RegistryError::Untrusted { dir, source });
+        }
         let fault = record_file::private_dir(&dir).map_err(RegistryError::io(
             "make the directory of mount records",
             &dir,

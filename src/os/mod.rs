@@ -21,7 +21,9 @@ pub mod process;
 pub mod random;
 pub mod readiness;
 pub mod real_disk;
+pub mod secret_file;
 pub mod sim;
+pub mod trust;
 pub mod unix_socket;
 pub mod xattr;
 

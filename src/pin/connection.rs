@@ -150,11 +150,11 @@ impl Conversation<'_> {
 
     /// Waits for the next message, or for the moment to look after the pins.
     fn attend(&mut self) -> Result<(), Parting> {
-        let deadline = if self.pins.iter().any(|pin| pin.live.is_some()) {
-            Deadline::after(self.shared.limits.end_check)
-        } else {
-            Deadline::NEVER
-        };
+        let has_pins = self.pins.iter().any(|pin| pin.live.is_some());
+        let deadline = Deadline::after(match has_pins {
+            true => self.shared.limits.end_check,
+            false => self.shared.limits.idle,
+        });
         let woken = wait(
             self.socket.as_fd(),
             Interest::Read,
@@ -164,7 +164,9 @@ impl Conversation<'_> {
         .map_err(|source| FrameFault::Io { op: "wait", source })?;
         match woken {
             Wake::Stopped => return Err(FrameFault::Stopped.into()),
-            Wake::TimedOut => {}
+            Wake::TimedOut if has_pins => {}
+            // Its place may be needed by somebody who wants a pin.
+            Wake::TimedOut => return Err(FrameFault::TimedOut.into()),
             Wake::Ready => {
                 let patience = self.shared.patience(self.shared.limits.message);
                 let frame = self.socket.receive(patience)?;

@@ -13,6 +13,8 @@ pub struct PinServerLimits {
     pub handshake: Duration,
     /// How long a client may take to send a message that it began, or to read one of the server's.
     pub message: Duration,
+    /// How long a client without a pin may say nothing.
+    pub idle: Duration,
     /// How often a connection with pins looks whether the engine ended one.
     pub end_check: Duration,
     /// How often the service is asked to look after the pins.
@@ -26,6 +28,7 @@ impl Default for PinServerLimits {
             connections: 256,
             handshake: Duration::from_secs(5),
             message: Duration::from_secs(5),
+            idle: Duration::from_secs(60),
             end_check: Duration::from_millis(500),
             tending: Duration::from_secs(1),
         }

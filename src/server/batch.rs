@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 
 use super::Shared;
+use super::budget::Share;
 use super::command::{self, Command, Context, Effect, Place, Resolved};
 use super::protocol::{Reply, Request, RespVersion};
 use super::session::Session;
@@ -29,11 +30,12 @@ struct Answer {
 ///
 /// At least one command is taken. A command that must run alone ends the batch before it. Nothing
 /// is appended before the transaction has ended, and it ends before this returns, so that a client
-/// that does not take its replies holds nobody up.
+/// that does not take its replies holds nobody up. `memory` counts what `out` takes.
 pub(super) fn run(
     shared: &Shared,
     session: &mut Session,
     pending: &mut VecDeque<Request>,
+    memory: &mut Share,
     out: &mut BytesMut,
 ) {
     let mut store = Store::new(&shared.database, intent(shared, session, pending));
@@ -46,7 +48,10 @@ pub(super) fn run(
             break;
         }
         let before = store.accesses();
-        let reply = command::dispatch(&mut Context::new(shared, session, &mut store), &request);
+        let reply = command::dispatch(
+            &mut Context::new(shared, session, &mut store, memory),
+            &request,
+        );
         reply_bytes += reply.bytes();
         answers.push(Answer {
             reply,

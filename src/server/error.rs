@@ -13,9 +13,9 @@ pub enum ServerError {
     NoListener,
     /// The address can be reached from other machines, and nothing would ask them who they are.
     #[error(
-        "refusing to listen on {address}: only loopback addresses (127.0.0.1, [::1]) are allowed, because this version asks no client for a password"
+        "refusing to listen on {address} without a password: everybody who reaches it could read and change everything; give --password-file FILE, or a loopback address (127.0.0.1, [::1])"
     )]
-    NotLoopback {
+    PasswordNeeded {
         /// What was asked for.
         address: SocketAddr,
     },

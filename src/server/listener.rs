@@ -13,10 +13,11 @@ use super::Shared;
 use super::connection;
 use super::error::ServerError;
 use super::protocol::{Reply, RespVersion};
-use super::registry::{Refused, Registry};
+use super::registry::{Places, Refused, Registry};
 use super::session::{ConnectionId, Session};
 use super::stream::Stream;
 use crate::os::readiness::stop_accepting;
+use crate::os::trust::refuse_place;
 use crate::os::unix_socket::{Incumbent, PrivateListener};
 
 /// What a connection's thread has for its stack. Ten thousand of them are to fit into memory.
@@ -34,11 +35,8 @@ pub(super) enum Listener {
 }
 
 impl Listener {
-    /// Listens on a loopback address. Errors: `NotLoopback`, `Bind`.
+    /// Listens on an address. Errors: `Bind`.
     pub(super) fn tcp(address: SocketAddr) -> Result<Self, ServerError> {
-        if !address.ip().to_canonical().is_loopback() {
-            return Err(ServerError::NotLoopback { address });
-        }
         TcpListener::bind(address)
             .map(Self::Tcp)
             .map_err(|source| ServerError::Bind { address, source })
@@ -46,12 +44,19 @@ impl Listener {
 
     /// Listens on a path. Errors: `BindPath`.
     pub(super) fn unix(path: &Path) -> Result<Self, ServerError> {
+        let failed = |source| ServerError::BindPath {
+            path: path.to_owned(),
+            source,
+        };
+        // Whoever could put a socket of his own in place would hear passwords.
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        refuse_place(folder).map_err(|distrust| failed(io::Error::other(distrust)))?;
         PrivateListener::bind(path, Incumbent::Unknown)
             .map(Self::Unix)
-            .map_err(|source| ServerError::BindPath {
-                path: path.to_owned(),
-                source,
-            })
+            .map_err(failed)
     }
 
     /// The TCP address, with the port that the system chose.
@@ -104,12 +109,16 @@ fn admit(shared: &Arc<Shared>, stream: Stream, peer: String) {
         return;
     }
     let stream = Arc::new(stream);
-    let limit = shared.options.connections_max;
+    let places = Places {
+        connections_max: shared.options.connections_max,
+        strangers_max: shared.options.strangers_max,
+        is_stranger: shared.options.access.is_required(),
+    };
     let own = Arc::clone(&stream);
     let spawn = |id| spawn(Arc::clone(shared), own, id);
     let refused = match shared
         .registry
-        .enter(Arc::clone(&stream), peer, limit, spawn)
+        .enter(Arc::clone(&stream), peer, places, spawn)
     {
         Ok(()) | Err(Refused::Stopping) => return,
         Err(refused) => refused,
@@ -125,7 +134,7 @@ fn admit(shared: &Arc<Shared>, stream: Stream, peer: String) {
     Reply::error(text).encode(RespVersion::Two, &mut out);
     // The accepting thread must not wait for a client; the few bytes fit any empty socket.
     let _ = stream.set_up(REFUSAL_TIMEOUT);
-    let _ = stream.write_all(&out);
+    let _ = stream.write_all(&out, REFUSAL_TIMEOUT);
 }
 
 /// Takes a connection out of the registry, also if its thread panics.
@@ -147,7 +156,11 @@ fn spawn(shared: Arc<Shared>, stream: Arc<Stream>, id: ConnectionId) -> io::Resu
         // of the database being gone.
         let registry = Arc::clone(&shared.registry);
         let leaving = Leaving { registry, id };
-        let session = Session::new(id, !shared.options.access.is_required());
+        let session = Session::new(
+            id,
+            !shared.options.access.is_required(),
+            shared.budget.share(),
+        );
         connection::serve(&shared, &stream, session);
         drop((shared, stream));
         drop(leaving);

@@ -21,10 +21,14 @@
 //! * R5 No transaction is open while a reply is sent, so a client that never reads harms nobody else.
 //! * R6 Nothing is allocated by a length that a client announces, and received bytes are looked at
 //!   once: memory and time are bounded by what arrived.
-//! * R7 Only a loopback address is listened on, and a Unix socket is its owner's alone, as long as no
-//!   client is asked for a password. A connection that speaks HTTP is dropped before any of its lines
-//!   is taken for a command.
+//! * R7 Only a loopback address is listened on as long as no client is asked for a password, and a
+//!   Unix socket is its owner's alone. A connection that speaks HTTP is dropped before any of its
+//!   lines is taken for a command.
 //! * R8 After `stop` no thread of the server runs, and it holds no handle of the database.
+//! * R9 What connections take in memory is counted before it is taken, and bounded for all of them
+//!   together; below 32 KiB a command needs nothing of that. Who has not given the password gets
+//!   16 KiB, one command at a time, and a place among few, which the next newcomer may take.
+//! * R10 No wait for a client is for ever, except that of one who is known between two commands.
 //!
 //! Connections share the registry and the scan positions, each behind a lock that is held for
 //! moments and never across I/O or a transaction. A connection's thread blocks in its socket and in
@@ -36,11 +40,14 @@
 
 mod batch;
 mod border;
+mod budget;
 mod command;
 mod connection;
 mod error;
 mod listener;
 mod options;
+mod pace;
+mod password;
 mod protocol;
 mod registry;
 mod session;
@@ -57,6 +64,7 @@ use std::thread::JoinHandle;
 pub use border::{Access, AccessDecision, OpenAccess, Statements};
 pub use error::ServerError;
 pub use options::ServerOptions;
+pub use password::{PASSWORD_BYTES_MAX, Password};
 pub use protocol::Reply;
 
 use crate::database::Database;
@@ -69,6 +77,7 @@ struct Shared {
     options: ServerOptions,
     registry: Arc<registry::Registry>,
     scans: command::Scans,
+    budget: Arc<budget::Budget>,
     /// Makes the next batch that wrote fail where it would commit.
     #[cfg(test)]
     break_next_commit: std::sync::atomic::AtomicBool,
@@ -84,10 +93,11 @@ pub struct Server {
 impl Server {
     /// Listens, and serves clients on threads of its own until `stop`.
     ///
-    /// Errors: `NoListener`; `NotLoopback`; `Bind` and `BindPath`; `Thread`.
+    /// Errors: `NoListener`; `PasswordNeeded`; `Bind` and `BindPath`; `Thread`.
     pub fn start(database: Database, mut options: ServerOptions) -> Result<Self, ServerError> {
         let mut listeners = Vec::new();
         if let Some(address) = options.listen {
+            options.refuse_open(address)?;
             let listener = Listener::tcp(address)?;
             options.listen = listener.address().or(options.listen);
             listeners.push(listener);
@@ -100,6 +110,7 @@ impl Server {
         }
         let shared = Arc::new(Shared {
             database,
+            budget: budget::Budget::new(options.memory_max),
             options,
             registry: Arc::default(),
             scans: command::Scans::new(),

@@ -19,7 +19,28 @@ struct Entry {
     stream: Arc<Stream>,
     peer: String,
     name: Bytes,
+    standing: Standing,
     thread: JoinHandle<()>,
+}
+
+/// What is known of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It gave the password, or none is asked for.
+    Known,
+    /// It has not given the password.
+    Stranger,
+    /// It had not, and gave up its place to somebody else.
+    Evicted,
+}
+
+/// How many may come in, and as what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Places {
+    pub(super) connections_max: usize,
+    pub(super) strangers_max: usize,
+    /// Whether the newcomer must give a password first.
+    pub(super) is_stranger: bool,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +70,8 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Enters a connection and starts the thread for it.
+    /// Enters a connection and starts the thread for it. A stranger too many takes the place of the
+    /// one who came first, so that strangers can keep nobody out who gives the password at once.
     ///
     /// The thread must call `leave` with its number at its end; `spawn` itself must not, because it
     /// is called under the lock. Errors: as named; nothing is entered then.
@@ -57,7 +79,7 @@ impl Registry {
         &self,
         stream: Arc<Stream>,
         peer: String,
-        limit: usize,
+        places: Places,
         spawn: impl FnOnce(ConnectionId) -> io::Result<JoinHandle<()>>,
     ) -> Result<(), Refused> {
         // The thread cannot leave before it is entered, because that takes this lock.
@@ -65,15 +87,22 @@ impl Registry {
         let finished = std::mem::take(&mut state.finished);
         let result = if state.is_stopping {
             Err(Refused::Stopping)
-        } else if state.running.len() >= limit {
+        } else if state.is_full(places) {
             Err(Refused::Full)
         } else {
             let id = ConnectionId(state.accepted + 1);
+            let standing = if places.is_stranger {
+                state.make_room(places.strangers_max);
+                Standing::Stranger
+            } else {
+                Standing::Known
+            };
             spawn(id).map_err(Refused::Thread).map(|thread| {
                 let entry = Entry {
                     stream,
                     peer,
                     name: Bytes::new(),
+                    standing,
                     thread,
                 };
                 state.accepted += 1;
@@ -81,6 +110,10 @@ impl Registry {
             })
         };
         drop(state);
+        // Somebody who lost its place may be waiting.
+        if places.is_stranger {
+            self.changed.notify_all();
+        }
         join(finished);
         result
     }
@@ -133,9 +166,38 @@ impl Registry {
     /// Waits a while, or until the server is about to end.
     pub(super) fn pause(&self, duration: Duration) {
         let mut state = self.state.lock();
-        if !state.is_stopping {
-            self.changed.wait_for(&mut state, duration);
+        self.changed
+            .wait_while_for(&mut state, |state| !state.is_stopping, duration);
+    }
+
+    /// As `pause`, for a connection that may lose its place meanwhile.
+    pub(super) fn pause_client(&self, id: ConnectionId, duration: Duration) {
+        let mut state = self.state.lock();
+        let goes_on = |state: &mut State| {
+            let entry = state.running.get(&id);
+            let has_place = entry.is_some_and(|entry| entry.standing != Standing::Evicted);
+            has_place && !state.is_stopping
+        };
+        self.changed.wait_while_for(&mut state, goes_on, duration);
+    }
+
+    /// Remembers whether a client has given the password.
+    pub(super) fn set_known(&self, id: ConnectionId, is_known: bool) {
+        if let Some(entry) = self.state.lock().running.get_mut(&id)
+            && entry.standing != Standing::Evicted
+        {
+            entry.standing = match is_known {
+                true => Standing::Known,
+                false => Standing::Stranger,
+            };
         }
+    }
+
+    /// Where a client comes from.
+    pub(super) fn peer(&self, id: ConnectionId) -> String {
+        let state = self.state.lock();
+        let entry = state.running.get(&id);
+        entry.map(|entry| entry.peer.clone()).unwrap_or_default()
     }
 
     /// Lets no connection in any more.
@@ -169,6 +231,30 @@ impl Registry {
     }
 }
 
+impl State {
+    /// Those who lost their place are as good as gone, unless very many are on their way out.
+    fn is_full(&self, places: Places) -> bool {
+        let count = self.running.len();
+        let is_leaving = |entry: &&Entry| entry.standing == Standing::Evicted;
+        count >= places.connections_max && {
+            let leaving = self.running.values().filter(is_leaving).count();
+            leaving > places.strangers_max || count - leaving >= places.connections_max
+        }
+    }
+
+    /// Lets those strangers go who came first, until one more may come.
+    fn make_room(&mut self, strangers_max: usize) {
+        let is_stranger = |entry: &&mut Entry| entry.standing == Standing::Stranger;
+        let count = self.running.values_mut().filter(is_stranger).count();
+        let too_many = (count + 1).saturating_sub(strangers_max.max(1));
+        let strangers = self.running.values_mut().filter(is_stranger);
+        for entry in strangers.take(too_many) {
+            entry.standing = Standing::Evicted;
+            entry.stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
 /// Waits for threads that have left, so for moments only.
 fn join(threads: Vec<JoinHandle<()>>) {
     for thread in threads {
@@ -188,11 +274,17 @@ mod tests {
         Arc::new(Stream::Unix(UnixStream::pair().unwrap().0))
     }
 
+    const ONE: Places = Places {
+        connections_max: 1,
+        strangers_max: 1,
+        is_stranger: false,
+    };
+
     #[test]
     fn a_connection_without_a_thread_is_not_entered() {
         let registry = Registry::default();
         let fail = |_| Err(io::ErrorKind::WouldBlock.into());
-        let result = registry.enter(stream(), String::new(), 1, fail);
+        let result = registry.enter(stream(), String::new(), ONE, fail);
         assert!(matches!(result, Err(Refused::Thread(_))));
         assert_eq!((registry.count(), registry.accepted()), (0, 0));
     }
@@ -202,7 +294,7 @@ mod tests {
         let registry = Registry::default();
         registry.begin_stop();
         let never = |_| unreachable!("no thread may be started");
-        let result = registry.enter(stream(), String::new(), 1, never);
+        let result = registry.enter(stream(), String::new(), ONE, never);
         assert!(matches!(result, Err(Refused::Stopping)));
         // Neither of these may wait for anything.
         registry.pause(Duration::from_secs(3600));

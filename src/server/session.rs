@@ -1,9 +1,11 @@
 //! What the server remembers of one connection between its commands.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::budget::Share;
 use super::command::Command;
 use super::protocol::RespVersion;
 use super::store::Table;
@@ -14,6 +16,9 @@ pub(super) struct ConnectionId(pub(super) u64);
 
 /// SHA-256 of a value; `None` where the key has none.
 pub(super) type Digest = Option<[u8; 32]>;
+
+/// Watched keys, and what their values were.
+pub(super) type Watched = BTreeMap<(Table, Bytes), Digest>;
 
 /// The commands between MULTI and EXEC.
 #[derive(Debug, Default)]
@@ -40,16 +45,22 @@ pub(super) struct Session {
     /// Open after MULTI.
     pub(super) queue: Option<Queue>,
     /// The values that watched keys had.
-    pub(super) watched: BTreeMap<(Table, Bytes), Digest>,
+    pub(super) watched: Watched,
     /// Whether AUTH succeeded, or is not needed.
     pub(super) is_authenticated: bool,
+    /// How many passwords were wrong.
+    pub(super) wrong_passwords: u32,
+    /// What the client must wait for its next reply.
+    pub(super) penalty: Option<Duration>,
+    /// The memory of `queue` and `watched`.
+    pub(super) kept: Share,
     /// Whether the client said QUIT.
     pub(super) is_closing: bool,
 }
 
 impl Session {
     /// A fresh connection.
-    pub(super) fn new(id: ConnectionId, is_authenticated: bool) -> Self {
+    pub(super) fn new(id: ConnectionId, is_authenticated: bool, kept: Share) -> Self {
         Self {
             id,
             table: Table::default(),
@@ -58,7 +69,26 @@ impl Session {
             queue: None,
             watched: BTreeMap::new(),
             is_authenticated,
+            wrong_passwords: 0,
+            penalty: None,
+            kept,
             is_closing: false,
+        }
+    }
+
+    /// Forgets the commands that were queued and the keys that are watched.
+    pub(super) fn forget(&mut self) {
+        self.queue = None;
+        self.watched.clear();
+        self.settle();
+    }
+
+    /// Gives back the memory of queue and watched keys, once there are none.
+    pub(super) fn settle(&mut self) {
+        if self.queue.is_none() && self.watched.is_empty() {
+            self.kept
+                .hold(0)
+                .expect("whoever holds nothing is within every budget");
         }
     }
 }

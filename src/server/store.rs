@@ -139,6 +139,19 @@ impl<'a> Store<'a> {
         Ok(reading!(self, transaction => transaction.get(table.name(), key))?)
     }
 
+    /// How long the value of a key is, without reading it.
+    pub(super) fn value_bytes(
+        &mut self,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<usize>, CommandError> {
+        if checked_key(key).is_err() {
+            return Ok(None);
+        }
+        let bytes = reading!(self, transaction => transaction.value_bytes(table.name(), key))?;
+        Ok(bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)))
+    }
+
     /// Whether a key has a value, without reading it.
     pub(super) fn contains(&mut self, table: Table, key: &[u8]) -> Result<bool, CommandError> {
         if checked_key(key).is_err() {

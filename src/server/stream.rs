@@ -5,6 +5,8 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::pace::Pace;
+
 /// A client's socket. Reading, writing and ending may go on from several threads.
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -24,6 +26,14 @@ impl Stream {
         }
     }
 
+    /// Lets a read fail with `WouldBlock` that gets nothing for that long; `None` is for ever.
+    pub(super) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_read_timeout(timeout),
+            Self::Unix(stream) => stream.set_read_timeout(timeout),
+        }
+    }
+
     /// Reads up to `out.len()` bytes; 0 at the end.
     pub(super) fn read(&self, out: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -32,12 +42,28 @@ impl Stream {
         }
     }
 
-    /// Writes all of `bytes`.
-    pub(super) fn write_all(&self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => (&*stream).write_all(bytes),
-            Self::Unix(stream) => (&*stream).write_all(bytes),
+    /// Writes all of `bytes`, to a client that takes them at a fair pace.
+    ///
+    /// Errors: `WouldBlock` if nothing moves for as long as was set up; `TimedOut`; the system's.
+    pub(super) fn write_all(&self, bytes: &[u8], grace: Duration) -> io::Result<()> {
+        let pace = Pace::start(grace);
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            let written = match self {
+                Self::Tcp(stream) => (&*stream).write(rest),
+                Self::Unix(stream) => (&*stream).write(rest),
+            };
+            match written {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if done < bytes.len() && pace.is_lost(done) {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
         }
+        Ok(())
     }
 
     /// Ends reading, or both. A socket that the client has already ended is no error.

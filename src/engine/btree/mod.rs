@@ -141,6 +141,24 @@ pub(crate) fn get<R: PageRead + ?Sized>(
     }
 }
 
+/// How long the value of `key` is; reads no chain.
+///
+/// Errors: `Structure`; those of `read`.
+pub(crate) fn value_bytes<R: PageRead + ?Sized>(
+    src: &R,
+    root: PageNo,
+    key: &[u8],
+) -> Result<Option<u64>> {
+    let path = descent::descend(src, root, key)?;
+    Ok(path
+        .found()
+        .map(|leaf| match leaf.node.content(leaf.index) {
+            Content::Inline(value) => value.len() as u64,
+            Content::Chain(start) => u64::from(start.bytes),
+            Content::Child(_) => unreachable!("a leaf's cells are entries"),
+        }))
+}
+
 /// Whether there is an entry for `key`; reads no chain.
 ///
 /// Errors: `Structure`; those of `read`.

@@ -15,6 +15,7 @@ use nix::unistd::{UnlinkatFlags, unlink, unlinkat};
 use super::{SocketPlace, connect_within, new_socket};
 use crate::os::FileIdentity;
 use crate::os::descriptor::{FileKind, identity_of, kind_of};
+use crate::os::trust::is_trusted_user;
 
 /// How long a listener may have no room in its queue: it listens, then, and that is what is asked.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(100);
@@ -114,11 +115,17 @@ fn prepared(place: &SocketPlace, socket: &OwnedFd) -> io::Result<FileStat> {
 
 /// The socket that `path` names, or `None` where nothing has that name.
 ///
-/// Errors: `AlreadyExists` if the name is of something else than a socket; the system's.
+/// Errors: `AlreadyExists` if the name is of something else than a socket, or of somebody else's; the
+/// system's.
 fn socket_at(path: &Path) -> io::Result<Option<FileIdentity>> {
     match lstat(path) {
-        Ok(stat) if kind_of(&stat) == FileKind::Socket => Ok(Some(identity_of(&stat))),
-        Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(stat) if kind_of(&stat) != FileKind::Socket => Err(io::ErrorKind::AlreadyExists.into()),
+        // Root could take it away, and it is not ours to judge whether it is abandoned.
+        Ok(stat) if !is_trusted_user(stat.st_uid) => {
+            let text = format!("a socket of user {} is there", stat.st_uid);
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
+        }
+        Ok(stat) => Ok(Some(identity_of(&stat))),
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
     }

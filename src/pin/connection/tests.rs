@@ -44,6 +44,28 @@ fn client_that_does_not_greet_is_dropped() {
     assert_eq!(drops.read(&mut [0]).unwrap_or(0), 0);
 }
 
+/// P6: a place is for those who want a pin, or an answer.
+#[test]
+fn client_without_a_pin_that_says_nothing_is_dropped() {
+    let service = FakeService::new();
+    let limits = PinServerLimits {
+        idle: IMPATIENT,
+        end_check: IMPATIENT,
+        ..PinServerLimits::default()
+    };
+    let _server = start(&service, limits);
+    let mut holder = PinClient::connect(&service.socket_path(), "holder")
+        .unwrap()
+        .pin(&request())
+        .unwrap();
+    let mut silent = connect(&service.socket_path()).unwrap();
+    silent.write_all(&[3, 0, 0, 0, 0, 1, 0]).unwrap();
+    silent.read_to_end(&mut Vec::new()).unwrap();
+    std::thread::sleep(4 * IMPATIENT);
+    let state = holder.lease.wait_end(IMPATIENT).unwrap();
+    assert_eq!(state, crate::pin::LeaseState::Held);
+}
+
 /// P3.
 #[test]
 fn frame_that_is_no_message_ends_the_connection_and_its_pin() {

@@ -1,9 +1,11 @@
 //! Commands about the connection itself.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::info::REDIS_VERSION;
-use super::{CommandError, Context, Reply, integer, is, word};
+use super::{CommandError, Context, Reply, SHOWN_BYTES, integer, is, shown, word};
 use crate::server::border::AccessDecision;
 
 use crate::server::protocol::RespVersion;
@@ -12,15 +14,22 @@ use crate::server::store::Table;
 
 type Answer = Result<Reply, CommandError>;
 
-pub(super) fn ping(_context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
+/// Longest name of a client: it is kept as long as the client, and told to whoever asks.
+const NAME_BYTES_MAX: usize = 256;
+
+pub(super) fn ping(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     match words {
         [_] => Ok(Reply::Status("PONG".into())),
-        [_, text] => Ok(Reply::Bulk(text.clone())),
+        [_, text] => {
+            context.memory.grow(text.len())?;
+            Ok(Reply::Bulk(text.clone()))
+        }
         _ => Err(CommandError::Arity { command: "ping" }),
     }
 }
 
-pub(super) fn echo(_context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
+pub(super) fn echo(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
+    context.memory.grow(word(words, 1)?.len())?;
     Ok(Reply::Bulk(word(words, 1)?.clone()))
 }
 
@@ -42,11 +51,31 @@ fn authenticate(context: &mut Context<'_, '_>, user: &[u8], password: &[u8]) -> 
     match context.shared.options.access.authenticate(user, password) {
         AccessDecision::Granted => {
             context.session.is_authenticated = true;
+            let id = context.session.id;
+            context.shared.registry.set_known(id, true);
             Ok(Reply::OK)
         }
-        AccessDecision::Denied => Err(CommandError::WrongPassword),
+        AccessDecision::Denied => {
+            punish(context);
+            Err(CommandError::WrongPassword)
+        }
         AccessDecision::NoPasswordSet => Err(CommandError::NoPasswordSet),
     }
+}
+
+/// Each wrong password costs twice the time of the one before, and the last one the connection. Only
+/// the one who guesses waits: on its own thread, after its transaction.
+fn punish(context: &mut Context<'_, '_>) {
+    const FIRST_WAIT: Duration = Duration::from_millis(100);
+    const GUESSES_MAX: u32 = 5;
+    let session = &mut *context.session;
+    if session.wrong_passwords == 0 {
+        let peer = context.shared.registry.peer(session.id);
+        tracing::warn!(id = session.id.0, peer, "a client gave a wrong password");
+    }
+    session.penalty = Some(FIRST_WAIT * 2_u32.pow(session.wrong_passwords.min(GUESSES_MAX)));
+    session.wrong_passwords += 1;
+    session.is_closing |= session.wrong_passwords >= GUESSES_MAX;
 }
 
 /// `HELLO [version [AUTH user password] [SETNAME name]]`; nothing changes unless all of it is right.
@@ -76,7 +105,7 @@ pub(super) fn hello(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
         authenticate(context, user, password)?;
     }
     if !context.session.is_authenticated {
-        return Err(CommandError::NotAuthenticated);
+        return Err(CommandError::HelloWithoutAuth);
     }
     if let Some(name) = name {
         rename(context, name);
@@ -104,7 +133,12 @@ fn greeting(session: &Session) -> Reply {
 
 pub(super) fn reset(context: &mut Context<'_, '_>, _words: &[Bytes]) -> Answer {
     let is_authenticated = !context.shared.options.access.is_required();
-    *context.session = Session::new(context.session.id, is_authenticated);
+    let (id, wrong_passwords) = (context.session.id, context.session.wrong_passwords);
+    *context.session = Session {
+        wrong_passwords,
+        ..Session::new(id, is_authenticated, context.shared.budget.share())
+    };
+    context.shared.registry.set_known(id, is_authenticated);
     rename(context, Bytes::new());
     Ok(Reply::Status("RESET".into()))
 }
@@ -141,7 +175,7 @@ pub(super) fn client(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
         (Some(_), _) => Err(CommandError::Arity { command: "client" }),
         (None, _) => Err(CommandError::UnknownSubcommand {
             command: "client",
-            name: String::from_utf8_lossy(name).into_owned(),
+            name: shown(name, SHOWN_BYTES),
         }),
     }
 }
@@ -149,6 +183,11 @@ pub(super) fn client(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
 fn checked_name(name: &Bytes) -> Result<Bytes, CommandError> {
     if !name.iter().all(u8::is_ascii_graphic) {
         return Err(CommandError::ClientName);
+    }
+    if name.len() > NAME_BYTES_MAX {
+        return Err(CommandError::ClientNameLength {
+            limit: NAME_BYTES_MAX,
+        });
     }
     Ok(Bytes::copy_from_slice(name))
 }

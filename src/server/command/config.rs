@@ -1,10 +1,12 @@
 //! CONFIG: what clients and benchmarks ask before they begin.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 
 use super::glob::Glob;
-use super::{CommandError, Context, Reply, is, word};
-use crate::server::protocol::Reply as R;
+use super::{CommandError, Context, Reply, SHOWN_BYTES, is, shown, word};
+use crate::server::protocol::{ARGUMENT_BYTES_MAX, Reply as R};
 
 type Answer = Result<Reply, CommandError>;
 
@@ -23,7 +25,7 @@ fn settings(context: &Context<'_, '_>) -> Vec<(&'static str, String)> {
         ("maxmemory", "0".to_owned()),
         ("maxmemory-policy", "noeviction".to_owned()),
         ("port", listen.map_or(0, |l| l.port()).to_string()),
-        ("proto-max-bulk-len", (512_u64 << 20).to_string()),
+        ("proto-max-bulk-len", ARGUMENT_BYTES_MAX.to_string()),
         ("save", String::new()),
         ("timeout", "0".to_owned()),
         (
@@ -36,19 +38,23 @@ fn settings(context: &Context<'_, '_>) -> Vec<(&'static str, String)> {
 pub(super) fn config(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     let name = word(words, 1)?;
     if is(name, "get") {
-        let patterns: Vec<Glob> = words
-            .iter()
-            .skip(2)
-            .map(|pattern| Glob::new(&pattern.to_ascii_lowercase()))
-            .collect();
+        let patterns = words.get(2..).unwrap_or_default();
         if patterns.is_empty() {
             return Err(CommandError::Arity {
                 command: "config|get",
             });
         }
-        let mut found = settings(context);
-        found.retain(|(name, _)| patterns.iter().any(|glob| glob.is_match(name.as_bytes())));
-        let pairs = found
+        // One after the other: a pattern takes much memory, and there may be many.
+        let mut wanted = BTreeMap::new();
+        let settings = settings(context);
+        for pattern in patterns {
+            let glob = Glob::checked(&pattern.to_ascii_lowercase())?;
+            let found = settings
+                .iter()
+                .filter(|(name, _)| glob.is_match(name.as_bytes()));
+            wanted.extend(found.map(|(name, value)| (*name, value)));
+        }
+        let pairs = wanted
             .iter()
             .map(|(name, value)| (R::text(name), R::text(value)));
         return Ok(Reply::Map(pairs.collect()));
@@ -61,6 +67,6 @@ pub(super) fn config(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     }
     Err(CommandError::UnknownSubcommand {
         command: "config",
-        name: String::from_utf8_lossy(name).into_owned(),
+        name: shown(name, SHOWN_BYTES),
     })
 }

@@ -30,7 +30,7 @@ pub(super) fn decrby(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
 fn add(context: &mut Context<'_, '_>, key: &Bytes, step: i64) -> Answer {
     checked_key(key)?;
     let table = context.session.table;
-    let old = match context.store.get(table, key)? {
+    let old = match context.value(table, key)? {
         Some(value) => integer(&value)?,
         None => 0,
     };

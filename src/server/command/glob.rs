@@ -5,6 +5,8 @@
 
 use std::ops::RangeInclusive;
 
+use super::CommandError;
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
     /// `*`
@@ -31,6 +33,9 @@ impl Token {
     }
 }
 
+/// Longest pattern: more than any key needs. Taken apart, it is many times as long.
+const PATTERN_BYTES_MAX: usize = 16 << 10;
+
 /// A pattern that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Glob {
@@ -39,8 +44,19 @@ pub(super) struct Glob {
 }
 
 impl Glob {
+    /// Reads a pattern that a client gave. Errors: `PatternLength`.
+    pub(super) fn checked(pattern: &[u8]) -> Result<Self, CommandError> {
+        if pattern.len() > PATTERN_BYTES_MAX {
+            return Err(CommandError::PatternLength {
+                found: pattern.len(),
+                limit: PATTERN_BYTES_MAX,
+            });
+        }
+        Ok(Self::new(pattern))
+    }
+
     /// Reads a pattern; every pattern has a meaning, as in Redis.
-    pub(super) fn new(pattern: &[u8]) -> Self {
+    fn new(pattern: &[u8]) -> Self {
         let mut tokens = Vec::new();
         let mut rest = pattern;
         while let [first, tail @ ..] = rest {

@@ -3,11 +3,14 @@
 use bytes::Bytes;
 
 use super::table::{self, COMMANDS};
-use super::{Command, CommandError, Context, Effect, Keys, Place, Reply, is};
+use super::{Command, CommandError, Context, Effect, Keys, Place, Reply, SHOWN_BYTES, is, shown};
 
 type Answer = Result<Reply, CommandError>;
 
-pub(super) fn command(_context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
+/// More than a row takes, with its encoding.
+const ROW_BYTES: usize = 1024;
+
+pub(super) fn command(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     let Some(name) = words.get(1) else {
         return Ok(Reply::Array(COMMANDS.iter().map(row).collect()));
     };
@@ -27,6 +30,7 @@ pub(super) fn command(_context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer
         if rest.is_empty() {
             return Ok(Reply::Array(COMMANDS.iter().map(row).collect()));
         }
+        context.memory.grow(rest.len().saturating_mul(ROW_BYTES))?;
         let rows = rest.iter().map(|name| table::find(name));
         return Ok(Reply::Array(
             rows.map(|found| found.map_or(Reply::NullArray, row))
@@ -35,7 +39,7 @@ pub(super) fn command(_context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer
     }
     Err(CommandError::UnknownSubcommand {
         command: "command",
-        name: String::from_utf8_lossy(name).into_owned(),
+        name: shown(name, SHOWN_BYTES),
     })
 }
 

@@ -22,15 +22,16 @@ use bytes::Bytes;
 
 use super::Shared;
 use super::border::Statements;
+use super::budget::{OverBudget, Share};
 use super::protocol::{Reply, Request};
 use super::session::Session;
-use super::store::{KEY_BYTES_MAX, Store, VALUE_BYTES_MAX};
+use super::store::{KEY_BYTES_MAX, Store, Table, VALUE_BYTES_MAX};
 use crate::engine::error::EngineError;
 
 pub(super) use scan::Scans;
 
 /// Most bytes of values and keys that the replies of one command, or one EXEC, may hold.
-const REPLY_BYTES_MAX: usize = 512 << 20;
+const REPLY_BYTES_MAX: usize = 256 << 20;
 
 /// What a command does to the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +98,8 @@ pub(super) struct Context<'a, 'd> {
     pub(super) shared: &'a Shared,
     pub(super) session: &'a mut Session,
     pub(super) store: &'a mut Store<'d>,
+    /// The memory of values that were read and of replies, up to the end of the batch.
+    memory: &'a mut Share,
     reply_bytes_left: usize,
 }
 
@@ -106,13 +109,26 @@ impl<'a, 'd> Context<'a, 'd> {
         shared: &'a Shared,
         session: &'a mut Session,
         store: &'a mut Store<'d>,
+        memory: &'a mut Share,
     ) -> Self {
         Self {
             shared,
             session,
             store,
+            memory,
             reply_bytes_left: REPLY_BYTES_MAX,
         }
+    }
+
+    /// The value of a key, for which there is memory once more: a reply is made of it, or another value.
+    ///
+    /// Errors: `OutOfMemory`, before it is read; those of the store.
+    fn value(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, CommandError> {
+        let Some(bytes) = self.store.value_bytes(table, key)? else {
+            return Ok(None);
+        };
+        self.memory.grow(bytes.saturating_mul(2))?;
+        self.store.get(table, key)
     }
 
     /// Counts bytes that go into the reply. Errors: there would be too many.
@@ -161,6 +177,8 @@ pub(super) enum CommandError {
     ValueLength { found: usize },
     #[error("ERR the reply would be too long (more than {REPLY_BYTES_MAX} bytes)")]
     ReplyTooLong,
+    #[error("OOM {0}")]
+    OutOfMemory(#[from] OverBudget),
     #[error("ERR unknown command '{name}', with args beginning with: {beginning}")]
     Unknown { name: String, beginning: String },
     #[error("ERR unknown subcommand '{name}' of '{command}'")]
@@ -169,6 +187,10 @@ pub(super) enum CommandError {
     Arity { command: &'static str },
     #[error("NOAUTH Authentication required.")]
     NotAuthenticated,
+    #[error(
+        "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
+    )]
+    HelloWithoutAuth,
     #[error(
         "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"
     )]
@@ -179,6 +201,10 @@ pub(super) enum CommandError {
     ProtocolVersion,
     #[error("ERR Client names cannot contain spaces, newlines or special characters.")]
     ClientName,
+    #[error("ERR Client names cannot be longer than {limit} bytes.")]
+    ClientNameLength { limit: usize },
+    #[error("ERR a pattern has {found} bytes; at most {limit} can be used")]
+    PatternLength { found: usize, limit: usize },
     #[error("ERR Command not allowed inside a transaction")]
     InsideMulti,
     #[error("ERR MULTI calls can not be nested")]
@@ -259,13 +285,17 @@ fn admit(context: &mut Context<'_, '_>, words: &[Bytes]) -> Result<Reply, Comman
     }
 }
 
+/// As much of what is not known as an error repeats.
+const SHOWN_BYTES: usize = 128;
+
+/// The beginning of a word, as text.
+fn shown(word: &Bytes, bytes: usize) -> String {
+    let word = word.get(..bytes).unwrap_or(word);
+    String::from_utf8_lossy(word).into_owned()
+}
+
 /// The form in which Redis names a command that it does not know.
 fn unknown(words: &[Bytes]) -> CommandError {
-    const SHOWN_BYTES: usize = 128;
-    let shown = |word: &Bytes, bytes: usize| {
-        let word = word.get(..bytes).unwrap_or(word);
-        String::from_utf8_lossy(word).into_owned()
-    };
     let mut beginning = String::new();
     for word in words.iter().skip(1) {
         if beginning.len() >= SHOWN_BYTES {

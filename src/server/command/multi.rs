@@ -9,7 +9,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::{Command, CommandError, Context, Reply};
-use crate::server::session::{Digest, Queue};
+use crate::server::budget::OverBudget;
+use crate::server::session::{Digest, Queue, Watched};
 use crate::server::store::Table;
 
 type Answer = Result<Reply, CommandError>;
@@ -17,6 +18,8 @@ type Answer = Result<Reply, CommandError>;
 const QUEUE_COMMANDS_MAX: usize = 1_048_576;
 const QUEUE_BYTES_MAX: usize = 256 << 20;
 const WATCHED_MAX: usize = 65_536;
+/// What a watched key takes beside its own bytes.
+const WATCH_BYTES: usize = 128;
 
 pub(super) fn multi(context: &mut Context<'_, '_>, _words: &[Bytes]) -> Answer {
     if context.session.queue.is_some() {
@@ -36,6 +39,14 @@ pub(super) fn enqueue(
     let bytes = words
         .iter()
         .fold(0, |sum, word| sum + word.len() + size_of::<Bytes>());
+    // Its words, a place in the queue, and what the allocator adds to each.
+    const FRAME_BYTES: usize = 64;
+    let frame_bytes = FRAME_BYTES * (words.len() + 1);
+    if context.session.kept.grow(bytes + frame_bytes).is_err() {
+        queue.commands = Vec::new();
+        queue.is_aborted = true;
+        return Err(CommandError::OutOfMemory(OverBudget));
+    }
     queue.bytes += bytes;
     let (what, limit) = if queue.bytes > QUEUE_BYTES_MAX {
         ("bytes", QUEUE_BYTES_MAX)
@@ -57,6 +68,13 @@ pub(super) fn exec(context: &mut Context<'_, '_>, _words: &[Bytes]) -> Answer {
     let queue = context.session.queue.take();
     let queue = queue.ok_or(CommandError::OutsideMulti { command: "EXEC" })?;
     let watched = std::mem::take(&mut context.session.watched);
+    let answer = run(context, queue, watched);
+    // Only after that nothing of the queue is in memory any more.
+    context.session.settle();
+    answer
+}
+
+fn run(context: &mut Context<'_, '_>, queue: Queue, watched: Watched) -> Answer {
     if queue.is_aborted {
         return Err(CommandError::ExecAborted);
     }
@@ -75,7 +93,7 @@ pub(super) fn exec(context: &mut Context<'_, '_>, _words: &[Bytes]) -> Answer {
 pub(super) fn discard(context: &mut Context<'_, '_>, _words: &[Bytes]) -> Answer {
     let queue = context.session.queue.take();
     queue.ok_or(CommandError::OutsideMulti { command: "DISCARD" })?;
-    context.session.watched.clear();
+    context.session.forget();
     Ok(Reply::OK)
 }
 
@@ -93,6 +111,7 @@ pub(super) fn watch(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
             return Err(CommandError::TooManyWatched { limit: WATCHED_MAX });
         }
         let digest = digest_of(context, table, key)?;
+        context.session.kept.grow(key.len() + WATCH_BYTES)?;
         let key = Bytes::copy_from_slice(key);
         context.session.watched.insert((table, key), digest);
     }
@@ -101,6 +120,7 @@ pub(super) fn watch(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
 
 pub(super) fn unwatch(context: &mut Context<'_, '_>, _words: &[Bytes]) -> Answer {
     context.session.watched.clear();
+    context.session.settle();
     Ok(Reply::OK)
 }
 
@@ -109,6 +129,9 @@ fn digest_of(
     table: Table,
     key: &[u8],
 ) -> Result<Digest, CommandError> {
-    let value = context.store.get(table, key)?;
-    Ok(value.map(|value| Sha256::digest(&value).into()))
+    let before = context.memory.held();
+    let value = context.value(table, key)?;
+    let digest = value.map(|value| Sha256::digest(&value).into());
+    context.memory.hold(before)?;
+    Ok(digest)
 }

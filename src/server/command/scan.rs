@@ -147,7 +147,7 @@ fn filter(words: &[Bytes]) -> Result<Filter, CommandError> {
             return Err(CommandError::Syntax);
         };
         if is(option, "match") {
-            filter.glob = Some(Glob::new(value));
+            filter.glob = Some(Glob::checked(value)?);
         } else if is(option, "count") {
             let count = u64::try_from(integer(value)?).map_err(|_| CommandError::Syntax)?;
             if count == 0 {
@@ -204,7 +204,7 @@ pub(super) fn scan(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
 }
 
 pub(super) fn keys(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
-    let glob = Glob::new(word(words, 1)?);
+    let glob = Glob::checked(word(words, 1)?)?;
     let go_on = |_: &[u8]| ControlFlow::Continue(());
     let keys = collect(context, Bound::Unbounded, Some(&glob), go_on)?;
     Ok(Reply::Array(keys))
@@ -225,6 +225,7 @@ fn collect(
     };
     let (mut keys, mut bytes) = (Vec::new(), 0);
     let left = context.reply_bytes_left;
+    let memory = &mut *context.memory;
     context
         .store
         .visit_keys(context.session.table, start, |key| {
@@ -237,6 +238,8 @@ fn collect(
                 if bytes > left {
                     return Err(CommandError::ReplyTooLong);
                 }
+                // Once for the key, once for its encoding.
+                memory.grow(2 * (key.len() + size_of::<Reply>()))?;
                 keys.push(Reply::Bulk(key.into()));
             }
             Ok(flow)

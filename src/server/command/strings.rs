@@ -8,7 +8,7 @@ use crate::server::store::{checked_key, checked_value};
 type Answer = Result<Reply, CommandError>;
 
 pub(super) fn get(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
-    let value = context.store.get(context.session.table, word(words, 1)?)?;
+    let value = context.value(context.session.table, word(words, 1)?)?;
     context.bulk(value)
 }
 
@@ -16,15 +16,16 @@ pub(super) fn mget(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     let table = context.session.table;
     let mut values = Vec::new();
     for key in words.iter().skip(1) {
-        let value = context.store.get(table, key)?;
+        let value = context.value(table, key)?;
         values.push(context.bulk(value)?);
     }
     Ok(Reply::Array(values))
 }
 
 pub(super) fn strlen(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
-    let value = context.store.get(context.session.table, word(words, 1)?)?;
-    Ok(Reply::count(value.map_or(0, |value| value.len()) as u64))
+    let table = context.session.table;
+    let bytes = context.store.value_bytes(table, word(words, 1)?)?;
+    Ok(Reply::count(bytes.unwrap_or(0) as u64))
 }
 
 /// When SET sets.
@@ -75,7 +76,7 @@ pub(super) fn set(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     let table = context.session.table;
     let (was_there, old) = match (condition, answering) {
         (_, Answering::OldValue) => {
-            let old = context.store.get(table, key)?;
+            let old = context.value(table, key)?;
             (old.is_some(), context.bulk(old)?)
         }
         (Condition::Always, Answering::Outcome) => (false, Reply::Null),
@@ -150,7 +151,7 @@ pub(super) fn getset(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     checked_key(key)?;
     checked_value(value.len())?;
     let table = context.session.table;
-    let old = context.store.get(table, key)?;
+    let old = context.value(table, key)?;
     let old = context.bulk(old)?;
     context.store.put(table, key, value)?;
     Ok(old)
@@ -158,7 +159,7 @@ pub(super) fn getset(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
 
 pub(super) fn getdel(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     let (table, key) = (context.session.table, word(words, 1)?);
-    let old = context.store.get(table, key)?;
+    let old = context.value(table, key)?;
     let old = context.bulk(old)?;
     context.store.delete(table, key)?;
     Ok(old)
@@ -168,8 +169,10 @@ pub(super) fn append(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     let (key, tail) = (word(words, 1)?, word(words, 2)?);
     checked_key(key)?;
     let table = context.session.table;
-    let mut value = context.store.get(table, key)?.unwrap_or_default();
-    checked_value(value.len().saturating_add(tail.len()))?;
+    let before = context.store.value_bytes(table, key)?.unwrap_or(0);
+    checked_value(before.saturating_add(tail.len()))?;
+    context.memory.grow(tail.len())?;
+    let mut value = context.value(table, key)?.unwrap_or_default();
     value.extend_from_slice(tail);
     context.store.put(table, key, &value)?;
     Ok(Reply::count(value.len() as u64))

@@ -9,13 +9,29 @@ use super::inline;
 /// Most arguments of one request, its name included.
 pub(crate) const ARGUMENTS_MAX: u64 = 1_048_576;
 /// Longest argument, exclusive.
-pub(crate) const ARGUMENT_BYTES_MAX: u64 = 512 << 20;
+pub(crate) const ARGUMENT_BYTES_MAX: u64 = 128 << 20;
 /// Longest request in all.
-const REQUEST_BYTES_MAX: usize = 1 << 30;
+const REQUEST_BYTES_MAX: usize = 256 << 20;
 /// Longest inline command.
 const INLINE_BYTES_MAX: usize = 64 << 10;
 /// Longest `*count` or `$length` line: a sign, 19 digits, and the line end, with room to spare.
 const HEADER_BYTES_MAX: usize = 32;
+
+/// What one argument takes in memory beside its bytes, while its request is decoded.
+const ARGUMENT_FRAME_BYTES: usize = 128;
+
+/// How much a client may say in one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaker {
+    /// As much as the constants above allow.
+    Known,
+    /// As much as it takes to give a password.
+    Stranger,
+}
+
+/// What Redis allows those who have not given the password.
+const STRANGER_ARGUMENTS_MAX: u64 = 10;
+const STRANGER_REQUEST_BYTES_MAX: usize = 16 << 10;
 
 /// One command as it came: its name and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +69,12 @@ pub(crate) enum ProtocolError {
     /// The arguments are too long together.
     #[error("ERR Protocol error: request too big")]
     RequestTooLong,
+    /// More arguments than it takes to give a password.
+    #[error("ERR Protocol error: unauthenticated multibulk length")]
+    StrangerArgumentCount,
+    /// More bytes than it takes to give a password.
+    #[error("ERR Protocol error: unauthenticated bulk length")]
+    StrangerArgumentLength,
     /// A browser, or somebody who misuses one.
     #[error("ERR this is not an HTTP server")]
     Http,
@@ -76,6 +98,8 @@ enum State {
 #[derive(Debug)]
 pub(crate) struct Framing {
     state: State,
+    /// Arguments of the request at hand that were seen.
+    arguments: usize,
 }
 
 impl Framing {
@@ -83,20 +107,31 @@ impl Framing {
     pub(crate) fn new() -> Self {
         Self {
             state: State::Start,
+            arguments: 0,
         }
+    }
+
+    /// What the request at hand takes in memory beside its bytes, as far as it has come.
+    pub(crate) fn frame_bytes(&self) -> usize {
+        self.arguments.saturating_mul(ARGUMENT_FRAME_BYTES)
     }
 
     /// Takes the next complete request off `buffer`; `None` until more bytes arrive.
     ///
     /// Empty lines and empty arrays are passed over. Errors: as named; after any of them the
     /// connection must be closed.
-    pub(crate) fn next(&mut self, buffer: &mut BytesMut) -> Result<Option<Request>, ProtocolError> {
+    pub(crate) fn next(
+        &mut self,
+        buffer: &mut BytesMut,
+        speaker: Speaker,
+    ) -> Result<Option<Request>, ProtocolError> {
         loop {
-            let Some(length) = self.complete(buffer)? else {
+            let Some(length) = self.complete(buffer, speaker)? else {
                 return Ok(None);
             };
             let inline = matches!(self.state, State::Inline { .. });
             self.state = State::Start;
+            self.arguments = 0;
             let frame = buffer.split_to(length).freeze();
             let words = if inline {
                 inline::split(&frame)?
@@ -115,16 +150,20 @@ impl Framing {
     }
 
     /// The length of the request at the head of `buffer`, once all of it is there.
-    fn complete(&mut self, buffer: &[u8]) -> Result<Option<usize>, ProtocolError> {
+    fn complete(
+        &mut self,
+        buffer: &[u8],
+        speaker: Speaker,
+    ) -> Result<Option<usize>, ProtocolError> {
         loop {
             let next = match self.state {
-                State::Start => start(buffer)?,
+                State::Start => start(buffer, speaker)?,
                 State::Inline { searched } => {
                     let fresh = buffer.get(searched..).unwrap_or_default();
                     if let Some(at) = fresh.iter().position(|&byte| byte == b'\n') {
-                        return checked_inline(searched + at + 1).map(Some);
+                        return checked_inline(searched + at + 1, speaker).map(Some);
                     }
-                    checked_inline(buffer.len())?;
+                    checked_inline(buffer.len(), speaker)?;
                     self.state = State::Inline {
                         searched: buffer.len(),
                     };
@@ -137,7 +176,11 @@ impl Framing {
                 State::Header {
                     remaining,
                     position,
-                } => argument(buffer, remaining, position)?,
+                } => {
+                    let next = argument(buffer, remaining, position, speaker)?;
+                    self.arguments += usize::from(next.is_some());
+                    next
+                }
                 State::Argument { remaining, end } => match buffer.get(end..end + 2) {
                     Some(b"\r\n") => Some(State::Header {
                         remaining: remaining - 1,
@@ -155,15 +198,19 @@ impl Framing {
     }
 }
 
-fn checked_inline(length: usize) -> Result<usize, ProtocolError> {
-    if length > INLINE_BYTES_MAX {
+fn checked_inline(length: usize, speaker: Speaker) -> Result<usize, ProtocolError> {
+    let limit = match speaker {
+        Speaker::Known => INLINE_BYTES_MAX,
+        Speaker::Stranger => STRANGER_REQUEST_BYTES_MAX,
+    };
+    if length > limit {
         return Err(ProtocolError::InlineTooLong);
     }
     Ok(length)
 }
 
 /// What kind of request begins here.
-fn start(buffer: &[u8]) -> Result<Option<State>, ProtocolError> {
+fn start(buffer: &[u8], speaker: Speaker) -> Result<Option<State>, ProtocolError> {
     match buffer.first() {
         None => Ok(None),
         Some(b'*') => {
@@ -177,6 +224,9 @@ fn start(buffer: &[u8]) -> Result<Option<State>, ProtocolError> {
             };
             if remaining > ARGUMENTS_MAX {
                 return Err(ProtocolError::ArgumentCount);
+            }
+            if speaker == Speaker::Stranger && remaining > STRANGER_ARGUMENTS_MAX {
+                return Err(ProtocolError::StrangerArgumentCount);
             }
             Ok(Some(State::Header {
                 remaining,
@@ -192,6 +242,7 @@ fn argument(
     buffer: &[u8],
     remaining: u64,
     position: usize,
+    speaker: Speaker,
 ) -> Result<Option<State>, ProtocolError> {
     match buffer.get(position) {
         None => return Ok(None),
@@ -206,6 +257,9 @@ fn argument(
         .and_then(|length| usize::try_from(length).ok())
         .ok_or(ProtocolError::ArgumentLength)
         .and_then(|length| argument_end(data, length))?;
+    if speaker == Speaker::Stranger && end > STRANGER_REQUEST_BYTES_MAX {
+        return Err(ProtocolError::StrangerArgumentLength);
+    }
     Ok(Some(State::Argument { remaining, end }))
 }
 
@@ -264,7 +318,7 @@ mod tests {
         let mut framing = Framing::new();
         let mut buffer = BytesMut::from(input);
         let mut requests = Vec::new();
-        while let Some(request) = framing.next(&mut buffer)? {
+        while let Some(request) = framing.next(&mut buffer, Speaker::Known)? {
             requests.push(request.words);
         }
         Ok(requests)
@@ -298,9 +352,9 @@ mod tests {
     #[test]
     fn an_unfinished_request_waits_and_allocates_nothing() {
         let mut framing = Framing::new();
-        let mut buffer = BytesMut::from(&b"*1048576\r\n$536870911\r\nabc"[..]);
+        let mut buffer = BytesMut::from(&b"*1048576\r\n$134217727\r\nabc"[..]);
         let capacity = buffer.capacity();
-        assert_eq!(framing.next(&mut buffer), Ok(None));
+        assert_eq!(framing.next(&mut buffer, Speaker::Known), Ok(None));
         assert_eq!(buffer.capacity(), capacity);
     }
 
@@ -387,7 +441,7 @@ mod tests {
             let mut found = Vec::new();
             for chunk in wire.chunks(piece) {
                 buffer.extend_from_slice(chunk);
-                while let Some(request) = framing.next(&mut buffer).unwrap() {
+                while let Some(request) = framing.next(&mut buffer, Speaker::Known).unwrap() {
                     found.push(request.words[1..].iter().map(|w| w.to_vec()).collect::<Vec<_>>());
                 }
             }

@@ -13,6 +13,6 @@ mod framing;
 mod inline;
 mod reply;
 
-pub(super) use framing::{Framing, ProtocolError, Request};
+pub(super) use framing::{ARGUMENT_BYTES_MAX, Framing, ProtocolError, Request, Speaker};
 pub use reply::Reply;
 pub(super) use reply::RespVersion;

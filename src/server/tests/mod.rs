@@ -3,7 +3,10 @@
 
 mod commands;
 mod durability;
+mod greedy;
 mod limits;
+mod slow;
+mod strangers;
 mod tools;
 mod transactions;
 
