@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::namespace::LET_GO;
 use crate::process::{Ended, end_of, is_root, stillfs};
 
 /// What it found; fails unless the answer keeps its form.
@@ -82,16 +83,18 @@ pub struct Namespace {
 impl Namespace {
     /// `None` where there is none to be had, with a line that says so.
     pub fn new() -> Option<Self> {
+        Self::keeping(Path::new(""))
+    }
+
+    /// The same with a view that is mounted already.
+    pub fn keeping(view: &Path) -> Option<Self> {
         if !is_root() {
             return None;
         }
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "--propagation", "private"]);
-        unshare.args([
-            "sh",
-            "-c",
-            "mount -t tmpfs none /run && echo up && exec cat",
-        ]);
+        let script = format!("{LET_GO}\nmount -t tmpfs none /run && echo up && exec cat");
+        unshare.args(["sh", "-c", &script]).env("KEPT", view);
         let spawned = unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let Ok(mut holder) = spawned else {
             println!("SKIPPED: unshare is not installed");

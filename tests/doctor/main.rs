@@ -16,6 +16,8 @@
 mod books;
 #[path = "../live/load.rs"]
 mod load;
+#[path = "../semantics/namespace.rs"]
+mod namespace;
 #[path = "../live/process.rs"]
 mod process;
 #[path = "../live/resp.rs"]

@@ -68,7 +68,7 @@ fn a_file_system_of_another_process_is_refused() {
         "local file system",
     );
     let mount = rig.mount("mnt", &[]);
-    let Some(inside) = Namespace::new() else {
+    let Some(inside) = Namespace::keeping(&mount) else {
         return;
     };
     // The one FUSE file system that is at hand, below its own mount point.
