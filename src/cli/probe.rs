@@ -15,14 +15,17 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::daemon::ViewStatus;
-use crate::cli::exit::{Exit, Outcome};
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::mount::absolute;
 use crate::cli::output;
+use crate::mount::mountinfo::is_ours;
+use crate::os::mount_table;
 use crate::os::mounting::ask_file_system;
 use crate::os::path::canonical;
 use crate::os::xattr;
 
 /// How long a file system may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(3);
 const STATUS_BYTES_MAX: usize = 64 * 1024;
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
@@ -69,6 +72,30 @@ pub(crate) fn run(args: &ProbeArgs) -> Outcome {
         status,
     });
     Ok(Exit::Done)
+}
+
+/// Whether a view of ours is mounted at exactly `path`, by the mount table alone.
+pub(crate) fn is_view(path: &Path) -> bool {
+    mount_table::find(path).is_ok_and(|entry| entry.is_some_and(|entry| is_ours(&entry)))
+}
+
+/// The path without links and dots where it exists, without waiting for a file system that hangs.
+///
+/// Errors: if the file system on the way does not answer.
+pub(crate) fn reach(path: &Path) -> Result<PathBuf, Failure> {
+    let written = std::path::absolute(path)?;
+    if is_view(&written) {
+        return Ok(written);
+    }
+    match ask(&written) {
+        Some(_) => absolute(path),
+        None => Err(anyhow::anyhow!(
+            "{} does not answer: stillfs doctor {} says why",
+            path.display(),
+            path.display()
+        )
+        .into()),
+    }
 }
 
 /// A question that is under way.

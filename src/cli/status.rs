@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
 use crate::cli::daemon::ViewStatus;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::mount::absolute;
 use crate::cli::output;
 use crate::cli::probe;
 use crate::database::SOCKET_FILE;
 use crate::mount::Registry;
 use crate::mount::registry::{Listed, Liveness};
 use crate::os::Host;
+use crate::os::path::symlink_metadata;
 use crate::pin::{PinClient, PinError, PinState, StatusReport};
 use crate::source::native::rfc3339;
 
@@ -95,24 +96,17 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
     let mut listed = registry.list()?;
     let mut sources: Vec<PathBuf> = Vec::new();
     if let Some(path) = &args.path {
-        let path = absolute(path)?;
+        let path = probe::reach(path)?;
         listed.retain(|one| one.record.mount_point == path || one.record.source == path);
-        if listed.iter().all(|one| one.record.mount_point != path) {
-            sources.push(path.clone());
+        // A view is not asked for anything here: its daemon may hang.
+        if !probe::is_view(&path) {
+            if listed.is_empty() {
+                symlink_metadata(&path).with_context(|| format!("no {}", path.display()))?;
+            }
+            if listed.iter().all(|one| one.record.mount_point != path) {
+                sources.push(path);
+            }
         }
-        crate::os::path::symlink_metadata(&path)
-            .map(drop)
-            .or_else(|error| {
-                if listed.is_empty() {
-                    Err(error)
-                } else {
-                    Ok(())
-                }
-            })
-            .map_err(|error| {
-                let text = anyhow::Error::new(error).context(format!("no {}", path.display()));
-                Failure::new(Exit::Failed, text)
-            })?;
     }
     sources.extend(listed.iter().map(|one| one.record.source.clone()));
     sources.sort();

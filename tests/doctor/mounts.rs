@@ -13,7 +13,7 @@ use stillfs::view::tree::{Attributes, Tree};
 
 use crate::consultation::{doctor, doctor_of, expect, expect_well, find, mend};
 use crate::process::{end_of, eventually, is_running, signal, stillfs, succeed};
-use crate::rig::{Rig, daemon_of, is_mounted, kill_daemon, umount};
+use crate::rig::{Rig, copy, daemon_of, is_mounted, kill_daemon, umount};
 
 /// How long it may take, whoever hangs: a few deadlines of seconds each.
 const BOUND: Duration = Duration::from_secs(50);
@@ -92,6 +92,15 @@ fn a_daemon_that_hangs_is_found_without_waiting_for_it() {
         "problem",
         "does not answer",
     );
+    assert_eq!(crate::rig::mount_status(&mount)["state"], "no answer");
+    let ended = end_of(stillfs().arg("status").arg(mount.join("never-asked-for")));
+    assert!(ended.err.contains("does not answer"), "{ended:?}");
+    // A source whose folder leads there, as somebody might make it for whoever looks.
+    let trap = rig.path("trap");
+    copy(&rig.source, &trap);
+    fs::remove_dir_all(trap.join("wal")).unwrap();
+    std::os::unix::fs::symlink(mount.join("never-asked-for"), trap.join("wal")).unwrap();
+    expect(&doctor_of(&trap), "no_answer", "wal", "problem", "hangs");
     assert!(started.elapsed() < BOUND);
     assert!(
         found["remedy"]

@@ -12,7 +12,7 @@ use crate::database::{LOCK_FILE, PAGE_FILE, SHADOW_DIR, SOCKET_FILE};
 use crate::engine::header;
 use crate::id::PinId;
 use crate::os::lock_table::{self, LockHolder, OpenFile};
-use crate::os::path::{FileType, file_type_of, metadata};
+use crate::os::path::{FileType, file_type_of, symlink_metadata};
 use crate::os::{self, Disk, File, Host, LockKind, OpenMode, real_disk::RealDisk};
 use crate::pin::{EngineState, PinClient, PinClientTimeouts, PinError, PinState, PinStatus};
 
@@ -199,7 +199,7 @@ fn pin(pin: &PinStatus) -> Finding {
 /// restart would take up.
 fn moved_page_file(dir: &Path, engine: u32) -> Option<Finding> {
     let path = dir.join(PAGE_FILE);
-    let there = metadata(&path).ok()?.identity;
+    let there = symlink_metadata(&path).ok()?.identity;
     let open = lock_table::open_files(engine)
         .ok()
         .filter(|open| !open.is_empty())?;

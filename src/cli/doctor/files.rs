@@ -9,7 +9,7 @@ use super::finding::{Finding, Id, quoted};
 use crate::database::{Header, LOG_DIR, PAGE_FILE, SHADOW_DIR};
 use crate::engine::header::{FORMAT_VERSION, HEADER_BYTES, decode_version};
 use crate::engine::wal::SegmentHeader;
-use crate::os::path::metadata;
+use crate::os::path::symlink_metadata;
 use crate::os::{self, File, Host, OpenMode, lock_table};
 use crate::page::PageSize;
 use crate::shadow::index::{INDEX_SECTOR_BYTES, IndexHeader};
@@ -158,7 +158,7 @@ fn unheld_indexes(host: &Host, dir: &Path, running: &Running) -> Vec<Finding> {
 
 /// Whether somebody holds the index, or has it open; `None` if it is gone or cannot be told.
 fn is_in_use(host: &Host, path: &Path) -> Option<bool> {
-    let identity = metadata(path).ok()?.identity;
+    let identity = symlink_metadata(path).ok()?.identity;
     // First, because the own descriptor would be found.
     if lock_table::is_open_somewhere(identity).ok()? {
         return Some(true);
@@ -174,7 +174,7 @@ fn is_in_use(host: &Host, path: &Path) -> Option<bool> {
 /// Pins of another page file than the one that is there, held while no engine runs.
 fn moved_under_pins(host: &Host, dir: &Path) -> Vec<Finding> {
     let (folder, data) = (dir.join(SHADOW_DIR), dir.join(PAGE_FILE));
-    let Ok(there) = metadata(&data).map(|found| found.identity) else {
+    let Ok(there) = symlink_metadata(&data).map(|found| found.identity) else {
         return Vec::new();
     };
     let names = host.disk.list(&folder).unwrap_or_default().into_iter();

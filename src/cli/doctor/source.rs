@@ -1,10 +1,11 @@
 //! A source directory: where it lies, who may use it, and what is in it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Id, quoted};
 use super::{engine, files};
-use crate::cli::output;
+use crate::cli::{output, probe};
+use crate::database::{LOG_DIR, SHADOW_DIR, SOCKET_FILE};
 use crate::engine::EngineOptions;
 use crate::os::file_system::{Reflink, RefusedFileSystem, reflink, refuse_remote};
 use crate::os::path::{Metadata, may_use_dir, metadata};
@@ -30,11 +31,28 @@ pub(super) fn look(host: &Host, path: &Path, findings: &mut Vec<Finding>) {
             return;
         }
     }
+    if let Some(silent) = silent_part(path) {
+        let text = "does not answer: it leads to a file system that hangs";
+        let shows = format!("ls -ld {}", quoted(&silent));
+        findings.push(Finding::problem(Id::NoAnswer, silent.display(), text).mended_by(shows));
+        return;
+    }
     findings.push(permission(path));
     findings.push(sharing(path));
     findings.push(free_space(host, path));
     let running = engine::look(host, path, findings);
     files::look(host, path, &running, findings);
+}
+
+/// A part of the source that is a link to, or the mount point of, what never answers.
+fn silent_part(path: &Path) -> Option<PathBuf> {
+    let parts = [SHADOW_DIR, LOG_DIR, SOCKET_FILE].map(|name| path.join(name));
+    let asked = parts.map(|part| (probe::start(&part), part));
+    let silent = asked.into_iter().filter_map(|(asked, part)| {
+        let is_silent = asked.is_ok_and(|asked| asked.wait().is_none());
+        is_silent.then_some(part)
+    });
+    silent.last()
 }
 
 fn file_system(path: &Path) -> Finding {
@@ -77,7 +95,7 @@ fn permission(path: &Path) -> Finding {
     let (id, subject) = (Id::Permission, path.display());
     let facts = |found: Metadata| format!("owner {}, mode {:o}", found.uid, found.mode);
     let facts = metadata(path).map(facts).unwrap_or_default();
-    let shadow = path.join(crate::database::SHADOW_DIR);
+    let shadow = path.join(SHADOW_DIR);
     let blocked = [path, &shadow].into_iter().find_map(|dir| {
         let error = may_use_dir(dir).err()?;
         (error.kind() != std::io::ErrorKind::NotFound).then_some((dir, error))
