@@ -1,9 +1,9 @@
 //! `stillfs doctor`: looks at the machine, and at a source or a mount point, and says what stands in
 //! the way and which command mends it.
 //!
-//! Runs in its own process. It changes nothing and disturbs nobody: the one lock that it takes is the
-//! shared one of the directory, for an instant and only where `/proc/locks` shows no holder; an engine
-//! that starts meanwhile waits for it. A file system is asked by a child (`probe`), so that one that
+//! Runs in its own process. It changes nothing and disturbs nobody: where `/proc/locks` shows no holder
+//! of the directory it takes the shared lock, for an instant, and under it tries those of the indexes; an
+//! engine that starts meanwhile waits for it. A file system is asked by a child (`probe`), so that one that
 //! never answers costs seconds. All that is read may be hostile: it is checked, bounded and shown
 //! without control characters.
 

@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::HashSet;
 use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -129,21 +130,20 @@ pub fn open_files(process: u32) -> io::Result<Vec<OpenFile>> {
     Ok(files)
 }
 
-/// Whether a process that this one may look at has the file open.
+/// Every file that a process that this one may look at has open.
 ///
 /// Errors: the system's, for the list of processes.
-pub fn is_open_somewhere(file: FileIdentity) -> io::Result<bool> {
+pub fn all_open_files() -> io::Result<HashSet<FileIdentity>> {
+    let mut found = HashSet::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
-        let Some(process) = number(&name) else {
-            continue;
-        };
-        let files = open_files(process).unwrap_or_default();
-        if files.iter().any(|open| open.identity == file) {
-            return Ok(true);
+        if let Some(process) = number(&name) {
+            // A process that has ended meanwhile has none.
+            let files = open_files(process).unwrap_or_default();
+            found.extend(files.iter().map(|open| open.identity));
         }
     }
-    Ok(false)
+    Ok(found)
 }
 
 fn number(name: &OsStr) -> Option<u32> {
@@ -240,9 +240,9 @@ mod tests {
         let files = open_files(me).unwrap();
         let found = files.iter().find(|open| open.identity == identity);
         assert_eq!(found.unwrap().link, path);
-        assert!(is_open_somewhere(identity).unwrap());
+        assert!(all_open_files().unwrap().contains(&identity));
         drop(file);
-        assert!(!is_open_somewhere(identity).unwrap());
+        assert!(!all_open_files().unwrap().contains(&identity));
         assert!(command_line(me).unwrap().contains("stillfs"));
         assert_eq!(command_line(u32::MAX), None);
         assert!(open_files(u32::MAX).is_err());

@@ -317,8 +317,7 @@ fn pins_are_listed_with_their_holder_and_warned_of_before_they_end() {
     drop(long);
 }
 
-/// A poisoned engine says so; it cannot be provoked on a disk that works, so only the healthy answer
-/// is looked at here, while the engine is asked under a stop signal.
+/// An engine under a stop signal takes connections and answers none.
 ///
 /// Finding: pin_server
 #[test]
@@ -338,4 +337,42 @@ fn an_engine_that_is_stopped_does_not_hang_the_look() {
     eventually("it answers again", || {
         find(&doctor_of(&rig.source), "pin_server", "").unwrap()["level"] == "ok"
     });
+}
+
+/// A container has its own numbers of processes: there the holder has no name, and is there all the same.
+///
+/// Finding: engine, unheld_index
+#[test]
+fn a_holder_in_another_pid_namespace_is_seen_without_a_name() {
+    let Some(mut rig) = Rig::with_fill(10) else {
+        return;
+    };
+    let mount = rig.mount("mnt", &[]);
+    let Some(inside) = Namespace::keeping(&mount) else {
+        return;
+    };
+    let look = format!(
+        "unshare --pid --fork --mount-proc stillfs doctor --json {}",
+        rig.source.display()
+    );
+    let ended = inside.run(&look);
+    if ended.err.starts_with("unshare:") {
+        println!("SKIPPED: no pid namespace: {}", ended.err.trim());
+        return;
+    }
+    let found = understood(&ended);
+    expect(
+        &found,
+        "engine",
+        "",
+        "ok",
+        "a process that is not seen from here",
+    );
+    expect(&found, "pin", "pin ", "ok", "stillfs mount");
+    rig.take_engine().kill();
+    let found = understood(&inside.run(&look));
+    expect(&found, "engine", "", "ok", "no engine runs");
+    assert_eq!(find(&found, "unheld_index", ""), None, "its daemon lives");
+    drop(inside);
+    crate::rig::umount(&mount);
 }

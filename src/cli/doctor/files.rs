@@ -1,6 +1,8 @@
 //! The files of a source: header copies, segments, indexes of pins. Only looked at; `check` walks.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::bounded;
@@ -9,8 +11,9 @@ use super::finding::{Finding, Id, quoted};
 use crate::database::{Header, LOG_DIR, PAGE_FILE, SHADOW_DIR};
 use crate::engine::header::{FORMAT_VERSION, HEADER_BYTES, decode_version};
 use crate::engine::wal::SegmentHeader;
+use crate::id::PinId;
 use crate::os::path::symlink_metadata;
-use crate::os::{self, File, Host, OpenMode, lock_table};
+use crate::os::{self, File, Host, LockKind, OpenMode, lock_table};
 use crate::page::PageSize;
 use crate::shadow::index::{INDEX_SECTOR_BYTES, IndexHeader};
 
@@ -25,9 +28,11 @@ pub(super) fn look(host: &Host, dir: &Path, running: &Running, findings: &mut Ve
     if let Some(header) = &header {
         findings.extend(bounded(foreign_segments(host, dir, header)));
     }
-    findings.extend(bounded(unheld_indexes(host, dir, running)));
-    if !running.is_locked {
-        findings.extend(bounded(moved_under_pins(host, dir)));
+    match &running.pins {
+        Some(pins) => findings.extend(bounded(unknown_indexes(host, dir, pins))),
+        // The engine knows its own pins; where it does not say, nothing is said here either.
+        None if running.is_locked => {}
+        None => findings.extend(without_engine(host, dir)),
     }
 }
 
@@ -132,67 +137,87 @@ fn foreign_segments(host: &Host, dir: &Path, header: &Header) -> Vec<Finding> {
     foreign.collect()
 }
 
-/// Indexes whose pins nobody holds: an engine that starts ends them, and removes the files.
-fn unheld_indexes(host: &Host, dir: &Path, running: &Running) -> Vec<Finding> {
-    // The engine knows its own pins; where it does not say, nothing is said here either.
-    if running.is_locked && running.pins.is_none() {
-        return Vec::new();
-    }
+/// The indexes in `shadow/`, with their names.
+fn indexes(host: &Host, dir: &Path) -> Vec<(OsString, PathBuf)> {
     let folder = dir.join(SHADOW_DIR);
     let names = host.disk.list(&folder).unwrap_or_default().into_iter();
-    let unheld = names.take(FILES_MAX).filter_map(|name| {
+    let all = names.map(|name| {
         let path = folder.join(&name);
-        if path.extension()? != "pin" {
-            return None;
-        }
-        let known = running.pins.as_ref().zip(pin_of(&name));
-        if known.is_some_and(|(pins, pin)| pins.contains(&pin)) || is_in_use(host, &path)? {
-            return None;
-        }
-        let remove = format!("rm -- {}", quoted(&path));
-        let text = "is the index of a pin that nobody holds; the next start of an engine ends it";
-        Some(Finding::warning(Id::UnheldIndex, path.display(), text).mended_by(remove))
+        (name, path)
     });
-    unheld.collect()
+    let is_index =
+        |(_, path): &(OsString, PathBuf)| path.extension().is_some_and(|end| end == "pin");
+    all.filter(is_index).take(FILES_MAX).collect()
 }
 
-/// Whether somebody holds the index, or has it open; `None` if it is gone or cannot be told.
-fn is_in_use(host: &Host, path: &Path) -> Option<bool> {
-    let identity = symlink_metadata(path).ok()?.identity;
-    // First, because the own descriptor would be found.
-    if lock_table::is_open_somewhere(identity).ok()? {
-        return Some(true);
+fn unheld(path: &Path) -> Finding {
+    let text = "is the index of a pin that nobody holds; the next start of an engine ends it";
+    let remove = format!("rm -- {}", quoted(path));
+    Finding::warning(Id::UnheldIndex, path.display(), text).mended_by(remove)
+}
+
+/// Indexes that are of no pin of the engine that runs. One that it is making is open.
+fn unknown_indexes(host: &Host, dir: &Path, pins: &BTreeSet<PinId>) -> Vec<Finding> {
+    let mut unknown = indexes(host, dir);
+    unknown.retain(|(name, _)| pin_of(name).is_none_or(|pin| !pins.contains(&pin)));
+    if unknown.is_empty() {
+        return Vec::new();
     }
-    let file = match host.disk.open(path, OpenMode::Read) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => return Some(false),
-        Err(_) => return None,
+    let open = lock_table::all_open_files().unwrap_or_default();
+    let is_open = |path: &Path| {
+        let found = symlink_metadata(path);
+        found.is_ok_and(|found| open.contains(&found.identity))
     };
-    Some(!lock_table::holders(file.as_fd()?).ok()?.is_empty())
+    let unknown = unknown.iter().filter(|(_, path)| !is_open(path));
+    unknown.map(|(_, path)| unheld(path)).collect()
+}
+
+/// Where no engine runs, only the lock on an index says whether somebody holds the pin. It is tried
+/// under the shared lock of the directory, for which an engine that starts waits: whoever adopts pins
+/// never meets it.
+fn without_engine(host: &Host, dir: &Path) -> Vec<Finding> {
+    let handle = host.disk.open(dir, OpenMode::Directory);
+    let looks = handle.and_then(|handle| Ok((handle.try_lock(LockKind::Shared)?, handle)));
+    let Ok((true, _looking)) = looks else {
+        return Vec::new();
+    };
+    let all = indexes(host, dir);
+    let (held, free): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .filter_map(|(_, path)| Some((is_held(host, &path)?, path)))
+        .partition(|(is_held, _)| *is_held);
+    let mut found = bounded(free.iter().map(|(_, path)| unheld(path)).collect());
+    found.extend(bounded(moved_under_pins(host, dir, &held)));
+    found
+}
+
+/// Whether somebody holds the lock of the index; `None` if it is gone or cannot be told.
+fn is_held(host: &Host, path: &Path) -> Option<bool> {
+    match host.disk.open(path, OpenMode::Read) {
+        Ok(file) => Some(!file.try_lock(LockKind::Exclusive).ok()?),
+        // No file at all.
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// Pins of another page file than the one that is there, held while no engine runs.
-fn moved_under_pins(host: &Host, dir: &Path) -> Vec<Finding> {
-    let (folder, data) = (dir.join(SHADOW_DIR), dir.join(PAGE_FILE));
+fn moved_under_pins(host: &Host, dir: &Path, held: &[(bool, PathBuf)]) -> Vec<Finding> {
+    let data = dir.join(PAGE_FILE);
     let Ok(there) = symlink_metadata(&data).map(|found| found.identity) else {
         return Vec::new();
     };
-    let names = host.disk.list(&folder).unwrap_or_default().into_iter();
-    let moved = names.take(FILES_MAX).filter_map(|name| {
-        let path = folder.join(&name);
-        if path.extension()? != "pin" {
-            return None;
-        }
-        let index = IndexHeader::decode(&start_of(host, &path, INDEX_SECTOR_BYTES)?).ok()?;
-        if index.live == there || !is_in_use(host, &path)? {
+    let moved = held.iter().filter_map(|(_, path)| {
+        let index = IndexHeader::decode(&start_of(host, path, INDEX_SECTOR_BYTES)?).ok()?;
+        if index.live == there {
             return None;
         }
         let text = format!(
             "was replaced under the pin {}: its readers get errors",
             index.pin
         );
-        let shows = "stillfs status";
-        Some(Finding::problem(Id::MovedPageFile, data.display(), text).mended_by(shows))
+        let finding = Finding::problem(Id::MovedPageFile, data.display(), text);
+        Some(finding.mended_by("stillfs status"))
     });
     moved.collect()
 }
