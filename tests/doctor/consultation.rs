@@ -69,10 +69,15 @@ fn search_path() -> String {
 
 /// Runs what a finding advises, as a user would paste it.
 pub fn mend(finding: &Value) {
+    let ended = follow(finding);
+    assert!(ended.status.success(), "{finding}: {ended:?}");
+}
+
+/// The same, however it ends: who unmounts a view whose pin is lost may be told so.
+pub fn follow(finding: &Value) -> Ended {
     let remedy = finding["remedy"].as_str().expect("a remedy");
     let mut shell = Command::new("bash");
-    let ended = end_of(shell.args(["-c", remedy]).env("PATH", search_path()));
-    assert!(ended.status.success(), "{remedy}: {ended:?}");
+    end_of(shell.args(["-c", remedy]).env("PATH", search_path()))
 }
 
 /// A mount namespace with `/run` of its own, as long as this lives.

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use stillfs::mount::{MountOptions, MountPoint, Registry, StatusSource};
 use stillfs::view::tree::{Attributes, Tree};
 
-use crate::consultation::{doctor, doctor_of, expect, expect_well, find, mend};
+use crate::consultation::{doctor, doctor_of, expect, expect_well, find, follow, mend};
 use crate::process::{end_of, eventually, is_running, signal, stillfs, succeed};
 use crate::rig::{Rig, copy, daemon_of, is_mounted, kill_daemon, umount};
 
@@ -191,7 +191,7 @@ fn a_view_is_described_and_its_end_is_a_problem() {
     fs::remove_dir_all(rig.source.join("shadow")).unwrap();
     rig.start();
     let ended = expect(&doctor_of(&mount), "view", text, "problem", "ended");
-    mend(&ended);
+    follow(&ended);
     assert!(!is_mounted(&mount));
     rig.mount_on(&mount, &[]);
     expect(&doctor_of(&mount), "view", text, "ok", "held");
