@@ -195,6 +195,9 @@ pub(crate) struct ViewStatus {
     pub(crate) live_pages: u64,
     pub(crate) shadow_pages: u64,
     pub(crate) failed_checks: u64,
+    /// The last read that failed while the pin held, if one did.
+    #[serde(default)]
+    pub(crate) failed_read: Option<String>,
 }
 
 fn status_source(
@@ -222,6 +225,7 @@ fn status_source(
             live_pages: counts.live_pages,
             shadow_pages: counts.shadow_pages,
             failed_checks: counts.failed_checks,
+            failed_read: reads.last_failure(),
         };
         serde_json::to_string(&status).unwrap_or_default()
     })

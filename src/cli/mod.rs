@@ -13,11 +13,13 @@
 mod background;
 mod check;
 mod daemon;
+mod doctor;
 mod dump;
 mod exit;
 mod load;
 mod mount;
 mod output;
+mod probe;
 mod run;
 mod serve;
 mod size;
@@ -60,6 +62,7 @@ Examples:
   tar -C /mnt/still -cf backup.tar .                any copy tool makes a consistent backup
   stillfs umount /mnt/still                         release the pin
   stillfs run /var/lib/app -- restic backup {}      the three of them in one
+  stillfs doctor /var/lib/app                       what stands in the way, and what mends it
 
 Exit codes:
   0 done   1 failed   2 usage   3 done but something left out   4 an alert is raised
@@ -80,6 +83,8 @@ enum Command {
     Run(run::RunArgs),
     /// Show mounts and pins, also those of dead daemons.
     Status(status::StatusArgs),
+    /// Look for what stands in the way, on this machine, at a source or at a mount point.
+    Doctor(doctor::DoctorArgs),
     /// Walk every structure of a database: running (by a pin of its own), a copy, or a mount.
     Check(check::CheckArgs),
     /// Print every table, key and value in key order, or one digest of it.
@@ -89,6 +94,9 @@ enum Command {
     /// What `mount` and `run` leave in the background.
     #[command(hide = true)]
     Daemon(daemon::DaemonArgs),
+    /// What asks a file system that may never answer.
+    #[command(hide = true)]
+    Probe(probe::ProbeArgs),
 }
 
 /// Parses the command line, runs the command, and gives the exit code.
@@ -116,10 +124,12 @@ pub fn main() -> ExitCode {
         Command::Umount(args) => umount::run(args),
         Command::Run(args) => return run::run(args),
         Command::Status(args) => status::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Check(args) => status::refuse_ended(&args.path, check::run(args)),
         Command::Dump(args) => status::refuse_ended(&args.path, dump::run(args)),
         Command::Load(args) => load::run(args),
         Command::Daemon(args) => return daemon::run(args),
+        Command::Probe(args) => probe::run(args),
     };
     finish(outcome)
 }

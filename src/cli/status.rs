@@ -1,27 +1,23 @@
 //! `stillfs status`: mounts and pins, also those of dead daemons.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
 use crate::cli::daemon::ViewStatus;
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::mount::absolute;
 use crate::cli::output;
+use crate::cli::probe;
 use crate::database::SOCKET_FILE;
 use crate::mount::Registry;
 use crate::mount::registry::{Listed, Liveness};
-use crate::os::{Host, xattr};
+use crate::os::Host;
+use crate::os::path::symlink_metadata;
 use crate::pin::{PinClient, PinError, PinState, StatusReport};
 use crate::source::native::rfc3339;
-
-/// How long a daemon may take to answer for itself.
-const DAEMON_PATIENCE: Duration = Duration::from_secs(2);
-const STATUS_BYTES_MAX: usize = 64 * 1024;
 
 /// Arguments of `stillfs status`.
 #[derive(Debug, Args)]
@@ -100,24 +96,17 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
     let mut listed = registry.list()?;
     let mut sources: Vec<PathBuf> = Vec::new();
     if let Some(path) = &args.path {
-        let path = absolute(path)?;
+        let path = probe::reach(path)?;
         listed.retain(|one| one.record.mount_point == path || one.record.source == path);
-        if listed.iter().all(|one| one.record.mount_point != path) {
-            sources.push(path.clone());
+        // A view is not asked for anything here: its daemon may hang.
+        if !probe::is_view(&path) {
+            if listed.is_empty() {
+                symlink_metadata(&path).with_context(|| format!("no {}", path.display()))?;
+            }
+            if listed.iter().all(|one| one.record.mount_point != path) {
+                sources.push(path);
+            }
         }
-        crate::os::path::symlink_metadata(&path)
-            .map(drop)
-            .or_else(|error| {
-                if listed.is_empty() {
-                    Err(error)
-                } else {
-                    Ok(())
-                }
-            })
-            .map_err(|error| {
-                let text = anyhow::Error::new(error).context(format!("no {}", path.display()));
-                Failure::new(Exit::Failed, text)
-            })?;
     }
     sources.extend(listed.iter().map(|one| one.record.source.clone()));
     sources.sort();
@@ -202,15 +191,9 @@ pub(crate) fn refuse_ended(path: &Path, outcome: Outcome) -> Outcome {
     }
 }
 
-/// Asks the daemon through its mount. One that hangs costs a moment and a thread, nothing more.
+/// Asks the daemon through its mount. One that hangs costs a moment, nothing more.
 fn ask_daemon(mount_point: &Path) -> Option<ViewStatus> {
-    let (sender, received) = mpsc::channel();
-    let path = mount_point.to_owned();
-    thread::spawn(move || {
-        let _ = sender.send(xattr::get(&path, "user.stillfs.status", STATUS_BYTES_MAX));
-    });
-    let text = received.recv_timeout(DAEMON_PATIENCE).ok()?.ok()?;
-    serde_json::from_slice(&text).ok()
+    probe::ask(mount_point)?.status
 }
 
 fn show_engine(source: &Path) -> EngineShown {

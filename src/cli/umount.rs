@@ -10,10 +10,13 @@ use clap::Args;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::mount::absolute;
 use crate::cli::output;
-use crate::mount::registry::Wait;
+use crate::mount::mountinfo::is_ours;
+use crate::mount::registry::{RecordWatch, Wait};
 use crate::mount::unmount::UnmountError;
 use crate::mount::{Lazy, Registry, unmount};
-use crate::os::Host;
+use crate::os::mount_table::{self, MountEntry, MountIdentity};
+use crate::os::path::file_type_of;
+use crate::os::{Clock, Host};
 
 /// How long nothing is said.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -23,7 +26,8 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
 /// Arguments of `stillfs umount`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Returns when the pin is released. Also cleans the mount point of a daemon that died.
+Returns when the pin is released. Also cleans the mount point of a daemon that died. Exits 3 if the
+view is still in use elsewhere (mount --bind, an overlay, a container), where its pin lasts.
 
 Example:
   stillfs umount /mnt/still")]
@@ -40,6 +44,7 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
     let path = absolute(&args.mountpoint)?;
     let registry = Registry::of_this_user()?;
     let watch = registry.watch(&path)?;
+    let view = mounted_at(&path);
     let done = tell_if_slow(&path, &registry);
     let lazy = if args.lazy { Lazy::Yes } else { Lazy::No };
     match unmount(&path, lazy) {
@@ -47,22 +52,72 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
         Err(UnmountError::NotMounted { .. }) if watch.is_some() => {}
         other => other?,
     }
-    if let Some(watch) = watch
-        && !args.lazy
-        && watch.wait_gone(RELEASE_PATIENCE, &*host.clock)? == Wait::TimedOut
-    {
-        return Err(Failure::new(
+    let exit = match (watch, args.lazy) {
+        (Some(watch), false) => wait_released(&path, &watch, view, &*host.clock)?,
+        _ => Exit::Done,
+    };
+    registry.remove_dead(&path)?;
+    drop(done);
+    Ok(exit)
+}
+
+/// Waits until the daemon has released its pin, unless the view goes on elsewhere: then that is said.
+fn wait_released(
+    path: &Path,
+    watch: &RecordWatch,
+    view: Option<MountIdentity>,
+    clock: &dyn Clock,
+) -> Outcome {
+    let left_out = |place: &str| {
+        output::problem(&format!(
+            "{} is unmounted, but the view is {place}: its pin lasts until that is unmounted too",
+            path.display()
+        ));
+        Ok(Exit::LeftOut)
+    };
+    if let Some(place) = view.and_then(still_mounted) {
+        return left_out(&format!("still mounted at {}", place.display()));
+    }
+    if watch.wait_gone(PATIENCE, clock)? == Wait::Gone {
+        return Ok(Exit::Done);
+    }
+    if view.is_some_and(is_in_use_unseen) {
+        return left_out("still in use by an overlay, or in another mount namespace (a container)");
+    }
+    match watch.wait_gone(RELEASE_PATIENCE, clock)? {
+        Wait::Gone => Ok(Exit::Done),
+        Wait::TimedOut => Err(Failure::new(
             Exit::Failed,
             anyhow::anyhow!(
                 "{} is unmounted, but its daemon has not released the pin for {} s",
                 path.display(),
                 RELEASE_PATIENCE.as_secs()
             ),
-        ));
+        )),
     }
-    registry.remove_dead(&path)?;
-    drop(done);
-    Ok(Exit::Done)
+}
+
+/// The view that is on top at `path`.
+fn mounted_at(path: &Path) -> Option<MountIdentity> {
+    let entry = mount_table::find(path).ok()??;
+    is_ours(&entry).then_some(entry.identity)
+}
+
+/// Where else a view is mounted, by a bind mount.
+fn still_mounted(view: MountIdentity) -> Option<PathBuf> {
+    let entries = mount_table::entries().ok()?.into_iter();
+    let is_it = |entry: &MountEntry| {
+        let device = (entry.identity.major, entry.identity.minor);
+        is_ours(entry) && device == (view.major, view.minor)
+    };
+    let mut places = entries.filter(is_it);
+    places.next().map(|entry| entry.mount_point)
+}
+
+/// Whether the kernel still has the file system although no mount of it is seen here.
+fn is_in_use_unseen(view: MountIdentity) -> bool {
+    let device = format!("/sys/class/bdi/{}:{}", view.major, view.minor);
+    file_type_of(Path::new(&device)).is_ok()
 }
 
 /// After a while says whom this waits for, unless the result was dropped before.

@@ -17,6 +17,8 @@ pub(super) enum Refusal<'a> {
     BrokenReader,
     /// No such name in the directory, or no such node.
     UnknownName,
+    /// A name that is longer than any file's.
+    LongName,
     /// An attempt to change something (M3).
     Write,
     /// The node has no such extended attribute.
@@ -49,6 +51,7 @@ pub(super) fn errno(refusal: &Refusal<'_>) -> Errno {
         Refusal::Read(error) => read_errno(error),
         Refusal::Ended | Refusal::BrokenReader => Errno::EIO,
         Refusal::UnknownName => Errno::ENOENT,
+        Refusal::LongName => Errno::ENAMETOOLONG,
         Refusal::Write => Errno::EROFS,
         Refusal::NoXattr => Errno::ENODATA,
         Refusal::SmallBuffer => Errno::ERANGE,
@@ -118,6 +121,7 @@ mod tests {
     #[test]
     fn refusals_say_what_tools_expect() {
         assert_eq!(errno(&Refusal::UnknownName), Errno::ENOENT);
+        assert_eq!(errno(&Refusal::LongName), Errno::ENAMETOOLONG);
         assert_eq!(errno(&Refusal::Write), Errno::EROFS);
         assert_eq!(errno(&Refusal::NoXattr), Errno::ENODATA);
         assert_eq!(errno(&Refusal::SmallBuffer), Errno::ERANGE);

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
 use std::thread;
@@ -83,6 +83,22 @@ pub(super) fn open_device() -> Result<File, DeviceError> {
     } else {
         Err(DeviceError::Foreign)
     }
+}
+
+/// Whether `/dev/fuse` can be opened. Errors: any [`DeviceError`].
+pub fn check_device() -> Result<(), DeviceError> {
+    open_device().map(drop)
+}
+
+/// The program that mounts for ordinary users, where the search path has one.
+#[must_use]
+pub fn find_helper() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let dirs: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let places = HELPERS
+        .iter()
+        .flat_map(|helper| dirs.iter().map(move |dir| dir.join(helper)));
+    places.into_iter().find(|place| place.is_file())
 }
 
 /// Why the helper did not do what it was asked for.

@@ -48,7 +48,7 @@ pub mod session;
 pub mod unmount;
 
 pub use filesystem::StatusSource;
-pub use kernel::{AttachError, DeviceError, HelperError};
+pub use kernel::{AttachError, DeviceError, HelperError, check_device, find_helper};
 pub use options::MountOptions;
 pub use point::MountPoint;
 pub use record::MountRecord;

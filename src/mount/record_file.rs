@@ -35,6 +35,11 @@ pub(super) fn private_dir(dir: &Path) -> io::Result<Option<DirFault>> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         Ok(()) | Err(_) => {}
     }
+    dir_fault(dir)
+}
+
+/// What is wrong with `dir`, which should be private, if anything.
+pub(super) fn dir_fault(dir: &Path) -> io::Result<Option<DirFault>> {
     // The directory itself is looked at, not what a link in a shared /tmp may point to.
     let metadata = fs::symlink_metadata(dir)?;
     let mode = metadata.mode() & 0o7777;

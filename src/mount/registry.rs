@@ -54,6 +54,9 @@ pub struct Listed {
     pub liveness: Liveness,
 }
 
+/// The file of a record, and what is in it.
+pub type LookedAt = (PathBuf, Result<Listed, RegistryError>);
+
 /// How waiting for a daemon came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
@@ -125,21 +128,49 @@ impl RegistryError {
     }
 }
 
+/// Refuses a directory that somebody else could exchange for another.
+fn refuse_untrusted(dir: &Path) -> Result<(), RegistryError> {
+    refuse_place(dir.parent().unwrap_or(dir)).map_err(|source| RegistryError::Untrusted {
+        dir: dir.to_owned(),
+        source,
+    })
+}
+
 impl Registry {
     /// The registry of the user who runs this process: `/run/stillfs` for root, else
     /// `$XDG_RUNTIME_DIR/stillfs` if that is a directory of this user's, else `/tmp/stillfs-<uid>`.
     ///
     /// Errors: those of [`Registry::at`].
     pub fn of_this_user() -> Result<Self, RegistryError> {
+        Self::at(Self::dir_of_this_user())
+    }
+
+    /// Where the registry of this user is, or will be.
+    #[must_use]
+    pub fn dir_of_this_user() -> PathBuf {
         let uid = effective_user();
         // After `su` the variable still names the directory of another user.
         let is_own = |dir: &PathBuf| dir.is_absolute() && record_file::is_own_dir(dir);
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        Self::at(match runtime.filter(is_own) {
+        match runtime.filter(is_own) {
             _ if uid == 0 => "/run/stillfs".into(),
             Some(dir) => dir.join("stillfs"),
             None => format!("/tmp/stillfs-{uid}").into(),
-        })
+        }
+    }
+
+    /// The registry in `dir` if it is there already; nothing is made.
+    ///
+    /// Errors: those of [`Registry::at`].
+    pub fn existing(dir: PathBuf) -> Result<Option<Self>, RegistryError> {
+        match record_file::dir_fault(&dir) {
+            Ok(fault) => {
+                refuse_untrusted(&dir)?;
+                Self::trusted(dir, fault).map(Some)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(RegistryError::io("look at", &dir)(error)),
+        }
     }
 
     /// Its directory: private to this user.
@@ -152,14 +183,15 @@ impl Registry {
     ///
     /// Errors: `NotDirectory`, `ForeignOwner`, `OpenToOthers`, `Untrusted`, `Io`.
     pub fn at(dir: PathBuf) -> Result<Self, RegistryError> {
-        let parent = dir.parent().unwrap_or(&dir);
-        if let Err(source) = refuse_place(parent) {
-            return Err(RegistryError::Untrusted { dir, source });
-        }
+        refuse_untrusted(&dir)?;
         let fault = record_file::private_dir(&dir).map_err(RegistryError::io(
             "make the directory of mount records",
             &dir,
         ))?;
+        Self::trusted(dir, fault)
+    }
+
+    fn trusted(dir: PathBuf, fault: Option<DirFault>) -> Result<Self, RegistryError> {
         match fault {
             None => Ok(Self { dir }),
             Some(DirFault::NotDirectory) => Err(RegistryError::NotDirectory { dir }),
@@ -175,7 +207,7 @@ impl Registry {
     pub fn hold(&self, record: &MountRecord) -> Result<HeldRecord, RegistryError> {
         let mut text = serde_json::to_vec(record).map_err(RegistryError::Encode)?;
         text.push(b'\n');
-        let path = self.path_of(&record.mount_point);
+        let path = self.record_path(&record.mount_point);
         for _ in 0..ATTEMPTS_MAX {
             let private = self.private_path();
             let file = match record_file::create_held(&private, &text) {
@@ -203,14 +235,10 @@ impl Registry {
     ///
     /// Errors: `Io`.
     pub fn list(&self) -> Result<Vec<Listed>, RegistryError> {
-        let paths = record_file::paths(&self.dir).map_err(RegistryError::io("list", &self.dir))?;
         let mut listed = Vec::new();
-        for path in paths {
-            if path.extension() != Some(OsStr::new(EXTENSION)) {
-                continue;
-            }
-            match look(&path) {
-                Ok(found) => listed.extend(found),
+        for (_, looked) in self.look_at_all()? {
+            match looked {
+                Ok(found) => listed.push(found),
                 Err(error) => tracing::warn!(%error, "a mount record is left out"),
             }
         }
@@ -218,15 +246,28 @@ impl Registry {
         Ok(listed)
     }
 
+    /// Every record with its file, also those that cannot be read, in no order.
+    ///
+    /// Errors: `Io`, for the directory.
+    pub fn look_at_all(&self) -> Result<Vec<LookedAt>, RegistryError> {
+        let paths = record_file::paths(&self.dir).map_err(RegistryError::io("list", &self.dir))?;
+        let is_record = |path: &PathBuf| path.extension() == Some(OsStr::new(EXTENSION));
+        let looked = paths.into_iter().filter(is_record).filter_map(|path| {
+            let found = look(&path).transpose()?;
+            Some((path, found))
+        });
+        Ok(looked.collect())
+    }
+
     /// The record of a mount point. Errors: `Io`.
     pub fn find(&self, mount_point: &Path) -> Result<Option<Listed>, RegistryError> {
-        look(&self.path_of(mount_point))
+        look(&self.record_path(mount_point))
     }
 
     /// Takes hold of the record of a mount point, to wait for its daemon later. To be called before
     /// unmounting: afterwards the record may be that of the next mount. Errors: `Io`.
     pub fn watch(&self, mount_point: &Path) -> Result<Option<RecordWatch>, RegistryError> {
-        let path = self.path_of(mount_point);
+        let path = self.record_path(mount_point);
         let opened = record_file::open(&path).map_err(RegistryError::io("open", &path))?;
         Ok(opened.map(|file| RecordWatch { path, file }))
     }
@@ -248,7 +289,7 @@ impl Registry {
     /// Removes the record of a mount point if its daemon is dead, and says whether none is left.
     /// Errors: `Io`.
     pub fn remove_dead(&self, mount_point: &Path) -> Result<bool, RegistryError> {
-        let path = self.path_of(mount_point);
+        let path = self.record_path(mount_point);
         remove_dead(&path).map(|removal| removal == Removal::Gone)
     }
 
@@ -261,8 +302,10 @@ impl Registry {
         }
     }
 
-    /// Mount points may be longer than names, and hold bytes that names should not.
-    fn path_of(&self, mount_point: &Path) -> PathBuf {
+    /// The file of the record of a mount point, there or not. Mount points may be longer than names, and
+    /// hold bytes that names should not.
+    #[must_use]
+    pub fn record_path(&self, mount_point: &Path) -> PathBuf {
         let digest = Sha256::digest(mount_point.as_os_str().as_bytes());
         let hash = digest.iter().take(16).map(|byte| format!("{byte:02x}"));
         let name = hash.collect::<String>();
@@ -389,7 +432,7 @@ mod tests {
     /// Leaves the record of `mount_point` as a daemon does that is killed: there, and not held.
     fn leave_dead(registry: &Registry, mount_point: &str) {
         let text = serde_json::to_vec(&record(mount_point)).unwrap();
-        let path = registry.path_of(Path::new(mount_point));
+        let path = registry.record_path(Path::new(mount_point));
         drop(record_file::create_held(&path, &text).unwrap());
     }
 

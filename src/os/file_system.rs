@@ -56,6 +56,30 @@ pub fn refuse_remote(path: &Path) -> Result<(), RefusedFileSystem> {
     }
 }
 
+/// Whether copies of files can share their blocks there, as far as the kind of the file system tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reflink {
+    /// Yes.
+    Yes,
+    /// If it was made for it.
+    Perhaps,
+    /// No, or nobody knows.
+    No,
+}
+
+/// Whether files on the file system of `path` can be copied by sharing blocks (`cp --reflink`).
+///
+/// Nothing is tried, since that would write. Errors: the system's.
+pub fn reflink(path: &Path) -> io::Result<Reflink> {
+    use nix::sys::statfs as magic;
+    let found = magic::statfs(path)?.filesystem_type();
+    Ok(match found {
+        magic::BTRFS_SUPER_MAGIC => Reflink::Yes,
+        magic::XFS_SUPER_MAGIC => Reflink::Perhaps,
+        _ => Reflink::No,
+    })
+}
+
 /// The kind that `magic` (the low 32 bits of `f_type`) stands for, if it is one that is refused.
 fn remote_kind(magic: u32) -> Option<RemoteKind> {
     REMOTE

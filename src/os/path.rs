@@ -109,6 +109,15 @@ fn nanoseconds(seconds: i64, nanoseconds: i64) -> i64 {
         .saturating_add(nanoseconds)
 }
 
+/// Whether this process may write to the directory at `path`, and make and find names in it.
+///
+/// Errors: `PermissionDenied`, `ReadOnlyFilesystem`; the system's.
+pub fn may_use_dir(path: &Path) -> io::Result<()> {
+    use nix::unistd::AccessFlags;
+    let wanted = AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK;
+    Ok(nix::unistd::eaccess(path, wanted)?)
+}
+
 /// The absolute path without links and dots. Errors: the system's; everything on it must exist.
 pub fn canonical(path: &Path) -> io::Result<PathBuf> {
     std::fs::canonicalize(path)

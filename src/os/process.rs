@@ -53,6 +53,13 @@ pub fn raise_file_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// How many files this process may open: at present, and after raising that itself.
+///
+/// Errors: the system's.
+pub fn file_limit() -> io::Result<(u64, u64)> {
+    Ok(getrlimit(Resource::RLIMIT_NOFILE)?)
+}
+
 /// The user that this process acts as.
 #[must_use]
 pub fn effective_user() -> u32 {

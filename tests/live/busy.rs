@@ -13,6 +13,8 @@ use crate::rig::{Rig, copy, daemon_of, is_mounted, refused};
 
 /// A backup that still runs must not fail because somebody cleans up; and whoever insists gets the
 /// name at once, and the pin's end with the last reader's (M5).
+///
+/// Row: umount.busy, umount.lazy
 #[test]
 fn a_busy_mount_is_refused_and_a_lazy_one_lasts_until_its_last_user() {
     let Some(rig) = Rig::with_fill(1000) else {
@@ -46,6 +48,8 @@ fn a_busy_mount_is_refused_and_a_lazy_one_lasts_until_its_last_user() {
 }
 
 /// The name is free again at once: a new mount there and the old one do not know each other (M6).
+///
+/// Row: umount.lazy_again
 #[test]
 fn a_mount_point_can_be_used_again_while_its_lazy_mount_lasts() {
     let Some(rig) = Rig::with_fill(100) else {
@@ -84,6 +88,8 @@ fn a_pin_goes_with(way: impl FnOnce(&Path, u32)) {
 }
 
 /// People type the command that they know.
+///
+/// Row: umount.any
 #[test]
 fn umount_of_the_system_releases_the_pin() {
     if is_root() {
@@ -91,6 +97,7 @@ fn umount_of_the_system_releases_the_pin() {
     }
 }
 
+/// Row: umount.any
 #[test]
 fn fusermount_releases_the_pin() {
     if has_tool("fusermount3") {
@@ -100,12 +107,15 @@ fn fusermount_releases_the_pin() {
     }
 }
 
+/// Row: daemon.terminate
 #[test]
 fn sigterm_to_the_daemon_releases_the_pin() {
     a_pin_goes_with(|_, daemon| signal(daemon, Signal::SIGTERM));
 }
 
 /// What `stillfs umount` returns from, a script builds on: the pin is gone, and not about to go.
+///
+/// Row: umount.returns
 #[test]
 fn umount_returns_when_the_pin_is_released() {
     let Some(rig) = Rig::with_fill(100) else {

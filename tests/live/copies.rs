@@ -40,6 +40,8 @@ fn tar(from: &Path, rig: &Rig, name: &str) {
 
 /// The promise of the product, as a user checks it: whatever the tool, whenever it reads, whatever
 /// the writers and the checkpoints do meanwhile, it is the same state, byte for byte (A1, N1, S1).
+///
+/// Row: copy.tools
 #[test]
 fn every_tool_makes_the_same_copy_under_load() {
     let Some(rig) = Rig::new() else { return };
@@ -83,6 +85,8 @@ fn every_tool_makes_the_same_copy_under_load() {
 }
 
 /// A user's second backup of an unchanged snapshot must cost nothing (A2, M1).
+///
+/// Row: copy.rsync_twice
 #[test]
 fn a_second_rsync_of_a_mount_transfers_nothing_under_load() {
     let Some(rig) = Rig::new() else { return };
@@ -110,6 +114,8 @@ fn a_second_rsync_of_a_mount_transfers_nothing_under_load() {
 
 /// restic, borg and rsync tell unchanged files by inode number and times: two mounts of one commit
 /// must look the same, even if the engine has checkpointed in between (A2).
+///
+/// Row: remount.same
 #[test]
 fn a_second_mount_of_the_same_commit_is_the_same() {
     let Some(mut rig) = Rig::new() else { return };
@@ -151,6 +157,8 @@ fn a_second_mount_of_the_same_commit_is_the_same() {
 
 /// rsync compares times to the second unless it is told to look closer: told so, it copies what one
 /// commit changed within the same second and at the same size (A2).
+///
+/// Row: copy.rsync_seconds
 #[test]
 fn rsync_that_compares_nanoseconds_copies_every_change() {
     let Some(rig) = Rig::with_fill(200) else {
@@ -171,6 +179,8 @@ fn rsync_that_compares_nanoseconds_copies_every_change() {
 }
 
 /// Different content with the same time would be left out of every backup after the first (A2).
+///
+/// Row: remount.time
 #[test]
 fn a_mount_of_a_later_commit_has_a_later_time() {
     let Some(rig) = Rig::new() else { return };

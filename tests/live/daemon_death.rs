@@ -7,6 +7,8 @@ use crate::process::eventually;
 use crate::rig::{Rig, is_mounted, kill_daemon, mount_status, refused, umount};
 
 /// Nobody but the kernel is left to say that the daemon is gone: its lock and its socket do (M5, M7).
+///
+/// Row: daemon.killed
 #[test]
 fn a_killed_daemon_gives_up_its_pin_and_its_mount_gives_errors() {
     let Some(rig) = Rig::with_fill(100) else {

@@ -49,6 +49,7 @@ fn a_source_that_is_no_running_database_is_refused() {
     assert_eq!(rig.records(), []);
 }
 
+/// Row: mount.over
 #[test]
 fn a_mount_point_that_is_unfit_is_refused() {
     let Some(rig) = Rig::with_fill(100) else {

@@ -37,6 +37,8 @@ fn stat_says_what_the_tree_says() {
 }
 
 /// M1, V1: backup tools compare inode and times with their last run: reading must change neither.
+///
+/// Row: stat.read
 #[test]
 fn reading_changes_no_attribute() {
     let Some(rig) = Rig::new() else { return };
@@ -79,6 +81,7 @@ fn facts_are_reached_by_name_and_never_listed() {
     assert_eq!(facts, b"{}");
 }
 
+/// Row: name.absent
 #[test]
 fn an_unknown_name_is_absent_every_time() {
     let Some(rig) = Rig::new() else { return };
@@ -109,6 +112,7 @@ while True:
         at += length
 ";
 
+/// Row: list.many
 #[test]
 fn five_thousand_names_come_through_any_buffer() {
     let many = 5000;
@@ -186,6 +190,7 @@ fn read_ahead_is_raised() {
     assert_eq!(fs::read_to_string(path).unwrap(), "1024\n");
 }
 
+/// Row: access.others
 #[test]
 fn others_see_a_mount_only_with_allow_other_and_only_what_modes_allow() {
     if !is_root() {

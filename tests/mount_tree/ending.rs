@@ -81,6 +81,7 @@ fn a_session_that_is_over_unmounts_nothing_else() {
     assert_eq!(fs::read(rig.mnt.join("tiny")).unwrap(), crate::rig::TINY);
 }
 
+/// Row: mount.covered
 #[test]
 fn what_covers_a_mount_is_not_unmounted_in_its_place() {
     let Some(rig) = Rig::new() else { return };

@@ -78,6 +78,8 @@ fn a_read_ends_at_the_end_of_the_file_and_not_before() {
 
 /// What a pin shows never changes, so what was read once need not be asked again. The kernel may drop
 /// its cache whenever it likes, so there is more than one attempt.
+///
+/// Row: read.cached
 #[test]
 fn a_second_reading_comes_from_the_kernels_cache() {
     let Some(rig) = Rig::new() else { return };
@@ -90,6 +92,7 @@ fn a_second_reading_comes_from_the_kernels_cache() {
     assert!((0..10).any(|_| bytes_asked() == 0));
 }
 
+/// Row: read.direct_io
 #[test]
 fn direct_io_asks_every_time() {
     let Some(rig) = Rig::with("direct_io", 0) else {
@@ -122,6 +125,7 @@ fn a_mapping_shows_the_right_bytes() {
     assert_eq!(printed, "equal\n");
 }
 
+/// Row: seek.data
 #[test]
 fn a_file_is_one_extent_of_data() {
     let Some(rig) = Rig::new() else { return };
@@ -140,6 +144,8 @@ fn a_file_is_one_extent_of_data() {
 }
 
 /// M4: the end is final, and what the kernel had cached before is dropped.
+///
+/// Row: read.ended
 #[test]
 fn after_the_end_of_a_pin_every_read_fails() {
     let Some(rig) = Rig::new() else { return };
@@ -160,6 +166,8 @@ fn after_the_end_of_a_pin_every_read_fails() {
 }
 
 /// What was read before the end is right, and a reader that got it may go on using it.
+///
+/// Row: read.damaged
 #[test]
 fn a_page_that_cannot_be_read_fails_alone() {
     for options in ["", "direct_io"] {

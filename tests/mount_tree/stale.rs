@@ -143,6 +143,8 @@ fn whoever_unmounts_can_wait_until_the_daemon_has_let_go() {
 }
 
 /// A daemon that hangs must not hang whoever asks about its mount, or takes it away.
+///
+/// Row: daemon.hangs
 #[test]
 fn a_daemon_that_hangs_is_not_asked() {
     let Some(daemon) = start() else { return };

@@ -84,6 +84,8 @@ fn assert_refused(root: &Path) {
 }
 
 /// M3, whatever the attempt is.
+///
+/// Row: write.refused
 #[test]
 fn a_mount_refuses_every_write() {
     let Some(rig) = Rig::new() else { return };
@@ -91,6 +93,8 @@ fn a_mount_refuses_every_write() {
 }
 
 /// M3: the daemon does not rely on the kernel's read-only flag, which root can take away.
+///
+/// Row: write.remounted
 #[test]
 fn a_mount_that_was_remounted_writable_refuses_every_write() {
     let Some(rig) = Rig::new() else { return };

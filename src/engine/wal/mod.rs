@@ -81,4 +81,4 @@ pub(crate) use encode::{CommitFields, PageChange, encode_commit};
 pub(crate) use log::{Log, LogIdentity};
 pub(crate) use record::{PageRecord, RecordKind};
 pub(crate) use scan::{MissingLog, RecordPosition, Scan, ScannedPage, scan};
-pub(crate) use segment::SealedSegment;
+pub(crate) use segment::{SealedSegment, SegmentHeader};

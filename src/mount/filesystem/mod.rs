@@ -43,7 +43,7 @@ const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
 const BACKGROUND_REQUESTS_MAX: u16 = 64;
 /// Largest request; the kernel derives the size of reads from the size of writes.
 const REQUEST_BYTES_MAX: u32 = 1 << 20;
-/// Longest name that the kernel passes on.
+/// Longest name of a file, as statfs says.
 const NAME_BYTES_MAX: u32 = 255;
 /// A node number belongs to one file for as long as the mount lives.
 const GENERATION: Generation = Generation(0);
@@ -175,6 +175,10 @@ impl Filesystem for TreeFilesystem {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         if let Err(refusal) = self.node(parent) {
             return reply.error(errno(&refusal));
+        }
+        // The kernel passes on names that are longer than what statfs says.
+        if name.len() > NAME_BYTES_MAX as usize {
+            return reply.error(errno(&Refusal::LongName));
         }
         match self.tree.lookup(NodeId(parent.0), name) {
             Some(node) => reply.entry(&TTL, &file_attr(&self.tree, node), GENERATION),
