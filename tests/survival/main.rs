@@ -6,9 +6,15 @@
 //! power_rounds  power loss below a file system on a disk that forgets what was not flushed
 //! ```
 //!
-//! `STILLFS_ROUNDS` sets how many rounds there are, `STILLFS_SEED` the seed of the first, each round
-//! has the seed after that of the one before. A failed round prints what replays it alone. A test that
-//! cannot run here says so on a line with SKIPPED.
+//! ```text
+//! STILLFS_ROUNDS=N       so many rounds
+//! STILLFS_SECONDS=N      for so long
+//! STILLFS_FIRST_SEED=N   seed of the first round; each has the seed after that of the one before
+//! STILLFS_SEED=N         this round only
+//! ```
+//!
+//! Seeds decide what happens and in which order; when exactly is the machine's. A test that cannot run
+//! here says so on a line with SKIPPED.
 #![allow(
     clippy::disallowed_methods,
     clippy::unwrap_used,

@@ -1,7 +1,7 @@
 //! Rounds, their seeds, and what a failed one leaves to read.
 
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::load::Random;
 
@@ -10,17 +10,32 @@ fn from_env(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{name}={text}")))
 }
 
-/// Runs `round` as often as `STILLFS_ROUNDS` says, or `usual` times.
+/// Runs `round` as often as the environment says, or `usual` times.
 pub fn rounds(test: &'static str, usual: u64, mut round: impl FnMut(&mut Diary)) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    let first = from_env("STILLFS_SEED").unwrap_or_else(|| now.as_secs() * 1_000_000);
-    let count = from_env("STILLFS_ROUNDS").unwrap_or(usual);
-    println!("{test}: {count} rounds from STILLFS_SEED={first}");
-    for number in 0..count {
-        let mut diary = Diary::new(test, first + number);
+    let begun = Instant::now();
+    let only = from_env("STILLFS_SEED");
+    let first = only
+        .or_else(|| from_env("STILLFS_FIRST_SEED"))
+        .unwrap_or_else(draw);
+    let time = from_env("STILLFS_SECONDS").map(Duration::from_secs);
+    let count = from_env("STILLFS_ROUNDS").or(only.map(|_| 1));
+    // Asked for a time only, it goes on for so long, but for one round at least.
+    let count = count.unwrap_or(if time.is_some() { 1 } else { usual });
+    println!("{test}: from seed {first}");
+    let mut done = 0;
+    while done < count || time.is_some_and(|time| begun.elapsed() < time) {
+        let mut diary = Diary::new(test, first + done);
         round(&mut diary);
         println!("{}", diary.summary());
+        done += 1;
     }
+    println!("{test}: {done} rounds from seed {first} passed");
+}
+
+fn draw() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    // Room for the rounds of a second between two draws.
+    now.as_secs() * 1_000_000
 }
 
 /// What happened in one round, in order; printed if the round fails.
@@ -64,7 +79,7 @@ impl Drop for Diary {
     fn drop(&mut self) {
         if thread::panicking() {
             println!(
-                "FAILED {}\nreplay: STILLFS_SEED={} STILLFS_ROUNDS=1 cargo test --test survival {}",
+                "FAILED {}\nreplay: STILLFS_SEED={} cargo test --test survival {}",
                 self.summary(),
                 self.first,
                 self.test
