@@ -5,22 +5,25 @@
 //! ```
 //!
 //! The engine is a heap file of accounts, eight bytes each, overwritten in place: no log, no trees,
-//! nothing of `stillfs::engine`. (After a crash in the middle of a write it is lost; that is its own
+//! nothing of `stillfs::engine`. (A crash in the middle of a change leaves half of it; that is its own
 //! trouble.) For a folder that stands still while its pages change it keeps five rules, and each of
 //! them is one place in this file:
 //!
 //! 1. Every page has the common header, with an LSN that is higher with every change ([`Heap::change`]).
-//! 2. The file says whose it is, with an epoch that is new at each open ([`HeapHeader`], [`Heap::open`]).
-//! 3. Before a page is overwritten the shadow is asked ([`Heap::overwrite`]).
+//! 2. The file says whose it is, with an epoch that is new at each open, written after the shadow has
+//!    taken over the pins that are still held ([`HeapHeader`], [`Heap::open`]).
+//! 3. Before pages are overwritten the shadow is asked, and nobody else writes ([`Heap::overwrite`]).
 //! 4. A pin fixes one state while nobody writes; what of that state the file does not hold yet is
-//!    spilled, and only then is the pin granted ([`Heap::pin`]).
-//! 5. The end of a pin is the shadow's: whoever still reads gets errors ([`Heap::release`]).
+//!    spilled, and only then is the pin granted ([`Heap::grant`]).
+//! 5. The shadow ends a pin, not whoever reads: released, over its age, or left alone by its holder
+//!    ([`Heap::release`], and the tending in [`Heap::overwrite`]).
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 
 use parking_lot::Mutex;
 use stillfs::codec;
@@ -30,7 +33,7 @@ use stillfs::mount::{MountOptions, MountPoint, MountedSession, Registry, StatusS
 use stillfs::os::{self, File, Host, OpenMode};
 use stillfs::page::{self, PAGE_HEADER_BYTES, PageBuf, PageKind, PageNo, PageSize};
 use stillfs::shadow::index::IndexHeader;
-use stillfs::shadow::{EndReason, HeldPin, Shadow};
+use stillfs::shadow::{EndReason, HeldPin, Shadow, Takeover, lock_held};
 use stillfs::view::tree::{Attributes, Content, Node, NodeId, Tree};
 use stillfs::view::{LiveHeader, LiveIdentity, PinnedFile};
 
@@ -56,6 +59,7 @@ impl LiveHeader for HeapHeader {
             database: DatabaseId(codec::get_array(bytes, 40)?),
             history: HistoryId(codec::get_array(bytes, 56)?),
             epoch: Epoch(codec::get_u64(bytes, 72)?),
+            sequence: codec::get_u64(bytes, 80)?,
         })
     }
 
@@ -70,6 +74,7 @@ fn encode_header(whose: LiveIdentity, lsn: Lsn) -> PageBuf {
     codec::put(&mut header, 40, &whose.database.0);
     codec::put(&mut header, 56, &whose.history.0);
     codec::put(&mut header, 72, &whose.epoch.0.to_le_bytes());
+    codec::put(&mut header, 80, &whose.sequence.to_le_bytes());
     header.seal(lsn);
     header
 }
@@ -101,6 +106,7 @@ impl Heap {
             database: DatabaseId(random(host)?),
             history: HistoryId(random(host)?),
             epoch: Epoch(0),
+            sequence: 0,
         };
         os::write_all_at(&*file, &encode_header(whose, Lsn(1)), 0)?;
         for number in FIRST..FIRST + accounts.div_ceil(ACCOUNTS_PER_PAGE) {
@@ -123,12 +129,29 @@ impl Heap {
         for number in FIRST..page_count {
             lsn = lsn.max(read_page(&*file, PageNo(number))?.lsn());
         }
-        // Rule 2, and its order: the pins of the process before end visibly; then the file gets an
-        // epoch that no pin of before accepts; then it may be changed.
-        let shadow = Shadow::open(host.disk.clone(), &dir.join("shadow"), PAGE_SIZE)?;
-        whose.epoch = Epoch(u64::from_le_bytes(random(host)?));
+        // Rule 2, and its order: pins that are held accept the epoch to come, and those that nobody
+        // holds end; then the file gets that epoch; then it may be changed.
+        let epoch = Epoch(u64::from_le_bytes(random(host)?));
+        let takeover = Takeover {
+            database: whose.database,
+            history: whose.history,
+            live: file.identity()?,
+            live_sequence: whose.sequence,
+            page_size: PAGE_SIZE,
+            carried: [whose.epoch; 2],
+            next: Some(epoch),
+            timestamp: Timestamp(lsn.0),
+            lsn,
+            page_count,
+            now: host.clock.monotonic(),
+        };
+        let shadow = Shadow::open(host.disk.clone(), &dir.join("shadow"), &takeover)?;
+        fence(Ordering::SeqCst);
+        whose.epoch = epoch;
+        whose.sequence += 1;
         os::write_all_at(&*file, &encode_header(whose, lsn), 0)?;
         file.sync_data()?;
+        fence(Ordering::SeqCst);
         Ok(Self {
             host: host.clone(),
             file,
@@ -170,6 +193,7 @@ impl Heap {
 
     /// Rule 3: the only place that writes pages that a pin may need. If it fails none is overwritten.
     fn overwrite(&self, pages: &BTreeMap<PageNo, PageBuf>) -> Outcome<()> {
+        self.shadow.tend_sometimes(self.host.clock.monotonic());
         let numbers: Vec<PageNo> = pages.keys().copied().collect();
         self.shadow.before_overwrite(&numbers, &*self.file)?;
         for (number, page) in pages {
@@ -185,6 +209,7 @@ impl Heap {
             history: self.whose.history,
             accepted_epochs: [self.whose.epoch; 2],
             page_count: self.page_count,
+            live_sequence: self.whose.sequence,
             taken: self.host.clock.monotonic(),
             ..IndexHeader::new(
                 PinId(random(&self.host)?),
@@ -215,16 +240,21 @@ impl Heap {
         // From here on the shadow keeps what is overwritten.
         drop(newest);
         self.shadow.write_header(held)?;
-        // An engine whose file lags behind its log calls `Shadow::spill` here, for each page whose
-        // newest image is not in the file yet. This one has none.
+        // The header changes at every open, so the view has its own. An engine whose file lags behind
+        // its log also spills each page whose newest image is not in the file yet.
+        let header = encode_header(self.whose, held.header().lsn);
+        self.shadow.spill(held, PageNo(0), &header)?;
         self.file.sync_data()?;
         self.shadow.sync_index(held)?;
+        // As long as a reader has this lock, an engine that starts later goes on with the pin.
+        let index = self.host.disk.open(held.path(), OpenMode::Read)?;
+        lock_held(&*index)?;
         held.grant();
         self.shadow.write_header(held)?;
         let view = PinnedFile::open(
             self.file.clone(),
             self.shadow.slots_file().clone(),
-            held.file().clone(),
+            index,
             Arc::new(HeapHeader),
         )?;
         Ok(Arc::new(view))

@@ -21,6 +21,7 @@ use nix::mount::{MntFlags, umount2};
 use own_engine::{FILE, Heap, HeapPin, total_of};
 use sha2::{Digest, Sha256};
 use stillfs::os::Host;
+use stillfs::view::PinnedFile;
 use stillfs::view::tree::{RangeRead, ReadError};
 
 /// Accounts of the heap, on many pages.
@@ -51,9 +52,9 @@ fn heap(base: &Path) -> Heap {
 }
 
 /// The sum of all accounts at a pin, read without a mount.
-fn total_at(pin: &HeapPin) -> Result<u64, ReadError> {
-    let mut bytes = vec![0; usize::try_from(pin.view.size()).unwrap()];
-    pin.view.read_range(0, &mut bytes)?;
+fn total_at(view: &PinnedFile) -> Result<u64, ReadError> {
+    let mut bytes = vec![0; usize::try_from(view.size()).unwrap()];
+    view.read_range(0, &mut bytes)?;
     Ok(total_of(&bytes))
 }
 
@@ -124,7 +125,7 @@ fn look_while_it_is_written(heap: &Heap, writer: &Writer, base: &Path, point: &P
     let seen = digest();
     for _ in 0..3 {
         writer.wait_for(100);
-        assert_eq!(total_at(&pin).unwrap(), TOTAL);
+        assert_eq!(total_at(&pin.view).unwrap(), TOTAL);
         assert_eq!(digest(), seen);
     }
     assert!(heap.pages_kept() > 0);
@@ -142,7 +143,7 @@ fn look_while_it_is_written(heap: &Heap, writer: &Writer, base: &Path, point: &P
         opened.read_at(&mut [0; 16], offset)
     };
     let errno = |read: io::Result<usize>| read.unwrap_err().raw_os_error();
-    assert!(total_at(&pin).is_err(), "a released pin is read");
+    assert!(total_at(&pin.view).is_err(), "a released pin is read");
     assert_eq!(
         errno(fs::read(&file).map(|bytes| bytes.len())),
         Some(libc::EIO)
@@ -161,15 +162,36 @@ fn copy_is_a_heap(file: &Path, dir: &Path) {
     assert_eq!(copy.total().unwrap(), TOTAL);
 }
 
-/// The process of before may have died with its pins held: they end before anything is written (S3, D5).
+/// The process may die while somebody reads: the next one goes on with the pin, and lets go of it with
+/// the reader (S3, S7, D5).
 #[test]
-fn own_engine_that_starts_again_ends_the_pins_of_before() {
+fn own_engine_that_starts_again_goes_on_with_the_pins_that_are_held() {
     let base = tempfile::tempdir().unwrap();
     let first = heap(base.path());
-    let pin = first.pin().unwrap();
-    assert_eq!(total_at(&pin).unwrap(), TOTAL);
+    let HeapPin { view, .. } = first.pin().unwrap();
+    first.transfer(0, 1, 5).unwrap();
+    drop(first);
     let second = Heap::open(&Host::system(), &base.path().join("heap")).unwrap();
-    second.transfer(0, 1, 5).unwrap();
-    assert!(total_at(&pin).is_err());
+    for account in 0..ACCOUNTS {
+        second.transfer(0, account, 5).unwrap();
+    }
+    assert!(second.pages_kept() > 1);
+    assert_eq!(total_at(&view).unwrap(), TOTAL);
+    let first_page = |read: &PinnedFile| {
+        let mut page = vec![0; 8192];
+        read.read_range(8192, &mut page).unwrap();
+        page
+    };
+    assert_eq!(first_page(&view)[32..40], TOTAL.to_le_bytes());
+    drop(view);
+    let started = Instant::now();
+    while second.pages_kept() > 0 {
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "a pin without a holder stays"
+        );
+        second.transfer(1, 0, 5).unwrap();
+        thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(second.total().unwrap(), TOTAL);
 }

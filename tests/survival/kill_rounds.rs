@@ -23,8 +23,6 @@ use crate::view::{Owes, View};
 
 /// Rounds in an ordinary run of the tests.
 const ROUNDS: u64 = 20;
-/// What an engine that takes over leaves of the pins of the one before.
-const AFTER_RESTART: Owes = Owes::BytesOrEio;
 
 /// What happens to an engine.
 #[derive(Clone, Copy, Debug)]
@@ -151,9 +149,6 @@ impl Round<'_> {
         if matches!(end, End::KillTwice) {
             self.kill_in_recovery();
         }
-        for watched in &self.views {
-            watched.view.still.owe_at_most(AFTER_RESTART);
-        }
         self.rig.start();
         self.assert_nothing_lost();
         self.load = Some(Load::start(self.rig.engine().address));
@@ -190,9 +185,6 @@ impl Round<'_> {
         serve.args(["--listen", "127.0.0.1:0"]);
         serve.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = serve.stderr(Stdio::null()).spawn().unwrap();
-        for watched in &self.views {
-            watched.view.still.owe_at_most(AFTER_RESTART);
-        }
         thread::sleep(Duration::from_millis(self.diary.below(60)));
         child.kill().unwrap();
         child.wait().unwrap();
