@@ -67,7 +67,7 @@
 //! # }
 //! ```
 //!
-//! An engine of another kind gets pin, shadow and mount by the contract that `examples/own_engine.rs`
+//! An engine of another kind gets pin, shadow and mount by the contract that `examples/own_engine/`
 //! keeps: [`shadow::Shadow`], [`view::LiveHeader`], [`view::PinnedFile`], [`mount::mount`].
 
 pub mod codec;

@@ -2,12 +2,13 @@
 
 #![allow(
     clippy::disallowed_methods,
+    clippy::unwrap_used,
     reason = "these tests use files and tools as anybody does"
 )]
 
 #[path = "../examples/embed.rs"]
 mod embed;
-#[path = "../examples/own_engine.rs"]
+#[path = "../examples/own_engine/main.rs"]
 mod own_engine;
 
 use std::fs;

@@ -1,26 +1,7 @@
-//! An engine of another kind behind pin, shadow and mount.
-//!
-//! ```text
-//! cargo run --example own_engine [DIRECTORY]
-//! ```
-//!
-//! The engine is a heap file of accounts, eight bytes each, overwritten in place: no log, no trees,
-//! nothing of `stillfs::engine`. (A crash in the middle of a change leaves half of it; that is its own
-//! trouble.) For a folder that stands still while its pages change it keeps five rules, and each of
-//! them is one place in this file:
-//!
-//! 1. Every page has the common header, with an LSN that is higher with every change ([`Heap::change`]).
-//! 2. The file says whose it is, with an epoch that is new at each open, written after the shadow has
-//!    taken over the pins that are still held ([`HeapHeader`], [`Heap::open`]).
-//! 3. Before pages are overwritten the shadow is asked, and nobody else writes ([`Heap::overwrite`]).
-//! 4. A pin fixes one state while nobody writes; what of that state the file does not hold yet is
-//!    spilled, and only then is the pin granted ([`Heap::grant`]).
-//! 5. The shadow ends a pin, not whoever reads: released, over its age, or left alone by its holder
-//!    ([`Heap::release`], and the tending in [`Heap::overwrite`]).
+//! The engine. The rules that it keeps are in the head of the example.
 
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::ffi::OsStr;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -29,55 +10,17 @@ use parking_lot::Mutex;
 use stillfs::codec;
 use stillfs::id::{DatabaseId, Epoch, HistoryId, PinId};
 use stillfs::lsn::{Lsn, Timestamp};
-use stillfs::mount::{MountOptions, MountPoint, MountedSession, Registry, StatusSource, mount};
-use stillfs::os::{self, File, Host, OpenMode};
-use stillfs::page::{self, PAGE_HEADER_BYTES, PageBuf, PageKind, PageNo, PageSize};
+use stillfs::os::{self, File, Host, LockKind, OpenMode};
+use stillfs::page::{self, PageBuf, PageKind, PageNo};
 use stillfs::shadow::index::IndexHeader;
 use stillfs::shadow::{EndReason, HeldPin, Shadow, Takeover, lock_held};
-use stillfs::view::tree::{Attributes, Content, Node, NodeId, Tree};
 use stillfs::view::{LiveHeader, LiveIdentity, PinnedFile};
 
-pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Name of the page file, live and in a mount.
-pub(crate) const FILE: &str = "accounts.heap";
-const PAGE_SIZE: PageSize = PageSize::DEFAULT;
-const PAGE_BYTES: usize = PAGE_SIZE.bytes();
-const MAGIC: [u8; 8] = *b"OWNHEAP1";
-/// Accounts begin after the header page.
-const FIRST: u64 = 1;
-const ACCOUNTS_PER_PAGE: u64 = (PAGE_BYTES - PAGE_HEADER_BYTES) as u64 / 8;
-
-/// Rule 2: where readers find whose the live file is. All of page 0, so that a torn one is no header.
-#[derive(Debug)]
-struct HeapHeader;
-
-impl LiveHeader for HeapHeader {
-    fn decode(&self, bytes: &[u8]) -> Option<LiveIdentity> {
-        page::check(bytes, PageNo(0), Lsn::MAX).ok()?;
-        (codec::get_array(bytes, 32)? == MAGIC).then_some(LiveIdentity {
-            database: DatabaseId(codec::get_array(bytes, 40)?),
-            history: HistoryId(codec::get_array(bytes, 56)?),
-            epoch: Epoch(codec::get_u64(bytes, 72)?),
-            sequence: codec::get_u64(bytes, 80)?,
-        })
-    }
-
-    fn bytes(&self) -> usize {
-        PAGE_BYTES
-    }
-}
-
-fn encode_header(whose: LiveIdentity, lsn: Lsn) -> PageBuf {
-    let mut header = PageBuf::formatted(PAGE_SIZE, PageNo(0), PageKind::Header);
-    codec::put(&mut header, 32, &MAGIC);
-    codec::put(&mut header, 40, &whose.database.0);
-    codec::put(&mut header, 56, &whose.history.0);
-    codec::put(&mut header, 72, &whose.epoch.0.to_le_bytes());
-    codec::put(&mut header, 80, &whose.sequence.to_le_bytes());
-    header.seal(lsn);
-    header
-}
+use super::pages::{
+    ACCOUNTS_PER_PAGE, FIRST, HeapHeader, PAGE_BYTES, PAGE_SIZE, encode_header, offset_of,
+    place_of, read_page,
+};
+use super::{FILE, HeapPin, Outcome, total_of};
 
 /// The newest change.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,6 +33,7 @@ struct Newest {
 #[derive(Debug)]
 pub(crate) struct Heap {
     host: Host,
+    dir: PathBuf,
     file: Arc<dyn File>,
     shadow: Shadow,
     whose: LiveIdentity,
@@ -121,6 +65,10 @@ impl Heap {
     /// Opens the heap in `dir`, whether it was made there or copied from a mount.
     pub(crate) fn open(host: &Host, dir: &Path) -> Outcome<Self> {
         let file = host.disk.open(&dir.join(FILE), OpenMode::ReadWrite)?;
+        if !file.try_lock(LockKind::Exclusive)? {
+            return Err("another engine runs on this heap".into());
+        }
+        let changed_ns = os::path::metadata(&dir.join(FILE))?.mtime_ns;
         let page_count = file.len()? / PAGE_BYTES as u64;
         let mut header = vec![0; PAGE_BYTES];
         os::read_exact_at(&*file, &mut header, 0)?;
@@ -154,11 +102,15 @@ impl Heap {
         fence(Ordering::SeqCst);
         Ok(Self {
             host: host.clone(),
+            dir: dir.to_owned(),
             file,
             shadow,
             whose,
             page_count,
-            newest: Mutex::new(Newest { lsn, wall_ns: 0 }),
+            newest: Mutex::new(Newest {
+                lsn,
+                wall_ns: u64::try_from(changed_ns)?,
+            }),
         })
     }
 
@@ -173,10 +125,10 @@ impl Heap {
         let mut pages = BTreeMap::new();
         for (account, amount) in changes {
             let (number, offset) = place_of(*account);
-            if !pages.contains_key(&number) {
-                pages.insert(number, read_page(&*self.file, number)?);
-            }
-            let page = pages.get_mut(&number).expect("it was put there");
+            let page = match pages.entry(number) {
+                Entry::Occupied(changed) => changed.into_mut(),
+                Entry::Vacant(place) => place.insert(read_page(&*self.file, number)?),
+            };
             let balance = codec::get_u64(page, offset).ok_or("no such account")?;
             let balance = balance.wrapping_add(*amount);
             codec::put(page, offset, &balance.to_le_bytes());
@@ -191,7 +143,8 @@ impl Heap {
         Ok(())
     }
 
-    /// Rule 3: the only place that writes pages that a pin may need. If it fails none is overwritten.
+    /// Rule 3: the only place that writes pages that a pin may need. If the shadow fails nothing is
+    /// overwritten.
     fn overwrite(&self, pages: &BTreeMap<PageNo, PageBuf>) -> Outcome<()> {
         self.shadow.tend_sometimes(self.host.clock.monotonic());
         let numbers: Vec<PageNo> = pages.keys().copied().collect();
@@ -246,17 +199,18 @@ impl Heap {
         self.shadow.spill(held, PageNo(0), &header)?;
         self.file.sync_data()?;
         self.shadow.sync_index(held)?;
-        // As long as a reader has this lock, an engine that starts later goes on with the pin.
-        let index = self.host.disk.open(held.path(), OpenMode::Read)?;
+        // A reader has files of its own. As long as it has this lock, an engine that starts later goes
+        // on with the pin.
+        let open = |path: &Path| self.host.disk.open(path, OpenMode::Read);
+        let (live, slots) = (
+            open(&self.dir.join(FILE))?,
+            open(&self.shadow.slots_path())?,
+        );
+        let index = open(held.path())?;
         lock_held(&*index)?;
         held.grant();
         self.shadow.write_header(held)?;
-        let view = PinnedFile::open(
-            self.file.clone(),
-            self.shadow.slots_file().clone(),
-            index,
-            Arc::new(HeapHeader),
-        )?;
+        let view = PinnedFile::open(live, slots, index, Arc::new(HeapHeader))?;
         Ok(Arc::new(view))
     }
 
@@ -279,103 +233,8 @@ impl Heap {
     }
 }
 
-/// A pin of a heap, and its view.
-#[derive(Debug)]
-pub(crate) struct HeapPin {
-    pub(crate) view: Arc<PinnedFile>,
-    held: Arc<HeldPin>,
-}
-
-impl HeapPin {
-    /// Shows the pinned state of the heap in `dir` as a folder with one file.
-    pub(crate) fn mount(
-        &self,
-        dir: &Path,
-        point: &Path,
-        options: MountOptions,
-    ) -> Outcome<MountedSession> {
-        let live = os::path::metadata(&dir.join(FILE))?;
-        let attributes = |mode| Attributes {
-            mode,
-            uid: live.uid,
-            gid: live.gid,
-            changed_ns: self.view.header().wall_ns,
-        };
-        let mut tree = Tree::new(attributes(0o500), BTreeMap::new());
-        let file = Node {
-            id: NodeId(live.identity.inode),
-            parent: NodeId::ROOT,
-            attributes: attributes(0o400),
-            content: Content::Paged(self.view.clone()),
-            xattrs: BTreeMap::new(),
-        };
-        tree.insert(OsStr::new(FILE), file);
-        let point = MountPoint::check(point, dir, &Registry::of_this_user()?)?;
-        let view = self.view.clone();
-        let status = StatusSource::new(move || format!("{{\"held\": {}}}", view.look().is_ok()));
-        let session = mount(Arc::new(tree), &point, options, dir.as_os_str(), status)?;
-        Ok(session)
-    }
-}
-
-/// The sum of all accounts in the bytes of a heap.
-pub(crate) fn total_of(bytes: &[u8]) -> u64 {
-    let pages = bytes.chunks(PAGE_BYTES).skip(1);
-    let balances = pages.flat_map(|page| page[PAGE_HEADER_BYTES..].chunks_exact(8));
-    balances.fold(0, |total, balance| {
-        total.wrapping_add(codec::get_u64(balance, 0).unwrap_or_default())
-    })
-}
-
-fn read_page(file: &dyn File, number: PageNo) -> Outcome<PageBuf> {
-    let mut page = PageBuf::zeroed(PAGE_SIZE);
-    os::read_exact_at(file, &mut page, offset_of(number))?;
-    page::check(&page, number, Lsn::MAX)?;
-    Ok(page)
-}
-
-fn offset_of(number: PageNo) -> u64 {
-    PAGE_SIZE.offset_of(number).expect("a file is not so long")
-}
-
-/// Page and offset in it.
-fn place_of(account: u64) -> (PageNo, usize) {
-    let within = usize::try_from(account % ACCOUNTS_PER_PAGE).expect("less than a page");
-    let number = PageNo(FIRST + account / ACCOUNTS_PER_PAGE);
-    (number, PAGE_HEADER_BYTES + within * 8)
-}
-
 fn random<const BYTES: usize>(host: &Host) -> Outcome<[u8; BYTES]> {
     let mut out = [0; BYTES];
     host.random.fill(&mut out)?;
     Ok(out)
-}
-
-#[allow(dead_code, reason = "the test of the examples has a run of its own")]
-#[expect(clippy::disallowed_methods, reason = "reads as a backup tool does")]
-fn main() -> Outcome<()> {
-    let given = std::env::args_os().nth(1).map(PathBuf::from);
-    let temporary = tempfile::tempdir()?;
-    let base = given.as_deref().unwrap_or(temporary.path());
-    let host = Host::system();
-    let (dir, point) = (base.join("heap"), base.join("mnt"));
-    host.disk.create_dir(&dir)?;
-    host.disk.create_dir(&point)?;
-    Heap::create(&host, &dir, 100_000)?;
-    let heap = Heap::open(&host, &dir)?;
-    heap.change(&[(0, 1_000_000)])?;
-
-    let pin = heap.pin()?;
-    let session = pin.mount(&dir, &point, MountOptions::default())?;
-    let seen = std::fs::read(point.join(FILE))?;
-    for account in 1..100_000 {
-        heap.transfer(0, account, 10)?;
-    }
-    let is_still = std::fs::read(point.join(FILE))? == seen;
-    println!("pages overwritten:   {}", heap.pages_kept());
-    println!("sum in the live file {}", heap.total()?);
-    println!("sum in {}: {}", point.display(), total_of(&seen));
-    println!("the mount stood still: {is_still}");
-    drop(session);
-    heap.release(&pin)
 }
