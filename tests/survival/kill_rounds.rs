@@ -17,7 +17,7 @@ use crate::books::Books;
 use crate::copier::Copier;
 use crate::load::Load;
 use crate::process::{end_of, eventually, has_tool, is_running, signal, stillfs, succeed};
-use crate::rig::{Rig, is_mounted, umount};
+use crate::rig::{Rig, is_mounted};
 use crate::seed::{Diary, rounds};
 use crate::view::{Owes, View};
 
@@ -33,6 +33,8 @@ enum End {
     KillTwice,
     /// Killed while somebody mounts.
     KillInMount,
+    /// Killed, and a mount daemon after it: nobody is left to hear of its end.
+    KillWithDaemon,
 }
 
 /// A view and who reads it.
@@ -41,11 +43,12 @@ struct Watched {
     copier: Copier,
 }
 
+/// In a failure readers and writers go first, then what they use.
 struct Round<'a> {
+    views: Vec<Watched>,
+    load: Option<Load>,
     rig: Rig,
     diary: &'a mut Diary,
-    load: Option<Load>,
-    views: Vec<Watched>,
     /// Every mount daemon that there was.
     daemons: Vec<u32>,
     /// Transfers acknowledged to the writers of engines that are gone.
@@ -59,6 +62,26 @@ struct Round<'a> {
 
 fn descriptors_of(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+/// How many processes have a path below `base` in their command line.
+fn processes_at(base: &Path) -> usize {
+    let base = base.to_str().unwrap().trim_end_matches('/').as_bytes();
+    let names_it = |line: &Vec<u8>| line.windows(base.len()).any(|part| part == base);
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(names_it).count()
+}
+
+/// The helpers of a tool that was killed may have files open for a moment longer than the tool.
+fn unmount(point: &Path) {
+    eventually("a view is unmounted", || {
+        let ended = end_of(stillfs().arg("umount").arg(point));
+        let is_done = ended.status.success();
+        assert!(is_done || ended.err.contains("is busy"), "{ended:?}");
+        is_done
+    });
+    assert!(!is_mounted(point));
 }
 
 impl Round<'_> {
@@ -119,12 +142,17 @@ impl Round<'_> {
     }
 
     fn something_happens(&mut self) {
-        match self.diary.below(10) {
+        match self.diary.below(12) {
             0..=2 => self.engine_ends(End::Kill),
-            3 => self.engine_ends(End::KillTwice),
-            4 => self.engine_ends(End::KillInMount),
-            5 => self.engine_ends(End::Stop),
-            6 | 7 => self.daemon_dies(),
+            3 | 4 => self.engine_ends(End::KillTwice),
+            5 => self.engine_ends(End::KillInMount),
+            6 => self.engine_ends(End::KillWithDaemon),
+            7 => self.engine_ends(End::Stop),
+            8 | 9 => {
+                self.diary.note("daemon");
+                self.daemon_dies();
+                self.mount();
+            }
             _ => self.tool_dies(),
         }
     }
@@ -146,13 +174,18 @@ impl Round<'_> {
         }
         // Nobody writes: what was readable is.
         self.read_all();
-        if matches!(end, End::KillTwice) {
-            self.kill_in_recovery();
+        match end {
+            End::KillTwice => self.kill_in_recovery(),
+            End::KillWithDaemon => self.daemon_dies(),
+            End::Kill | End::Stop | End::KillInMount => {}
         }
         self.rig.start();
         self.assert_nothing_lost();
         self.load = Some(Load::start(self.rig.engine().address));
         self.read_all();
+        if self.views.is_empty() {
+            self.mount();
+        }
     }
 
     /// A mount that may meet its engine at any moment of its death.
@@ -208,7 +241,6 @@ impl Round<'_> {
     }
 
     fn daemon_dies(&mut self) {
-        self.diary.note("daemon");
         let at = self.diary.below(self.views.len() as u64);
         let Watched { view, copier } = self.views.remove(usize::try_from(at).unwrap());
         view.still.owe_at_most(Owes::Errors);
@@ -216,8 +248,7 @@ impl Round<'_> {
         eventually("a killed daemon is gone", || !is_running(view.daemon));
         assert!(!view.still.read(), "a view that nobody serves was read");
         self.copies += copier.stop();
-        umount(&view.still.point);
-        self.mount();
+        unmount(&view.still.point);
     }
 
     fn tool_dies(&mut self) {
@@ -232,10 +263,7 @@ impl Round<'_> {
             self.copies += copier.stop();
             let copy = self.fresh("proof");
             self.proven += u64::from(view.is_proven(&copy));
-            // Its exit code says whether the pin was lost.
-            let ended = end_of(stillfs().arg("umount").arg(&view.still.point));
-            assert!(ended.status.success(), "{ended:?}");
-            assert!(!is_mounted(&view.still.point));
+            unmount(&view.still.point);
         }
     }
 
@@ -262,6 +290,8 @@ impl Round<'_> {
         self.assert_nothing_lost();
         assert!(self.rig.take_engine().stop().success());
         assert_eq!(self.rig.pin_files(), [] as [PathBuf; 0]);
+        let base = self.rig.path("");
+        eventually("no process of this round runs", || processes_at(&base) == 0);
         let written: u64 = self.acknowledged.iter().sum();
         self.diary.note(format!(
             "{written} transfers, {} copies, {} views proven",
