@@ -66,6 +66,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! An engine of another kind gets pin, shadow and mount by the contract that `examples/own_engine/`
+//! keeps: [`shadow::Shadow`], [`view::LiveHeader`], [`view::PinnedFile`], [`mount::mount`].
 
 pub mod codec;
 pub mod id;

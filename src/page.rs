@@ -55,13 +55,13 @@ impl PageSize {
 
     /// The size in bytes.
     #[must_use]
-    pub fn bytes(self) -> usize {
+    pub const fn bytes(self) -> usize {
         self.0 as usize
     }
 
     /// The size in bytes, as formats write it.
     #[must_use]
-    pub fn get(self) -> u32 {
+    pub const fn get(self) -> u32 {
         self.0
     }
 

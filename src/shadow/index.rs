@@ -178,6 +178,31 @@ pub enum IndexFault {
 }
 
 impl IndexHeader {
+    /// The facts of a pin before its commit is fixed: of no database yet, not granted, without limits.
+    #[must_use]
+    pub fn new(pin: PinId, page_size: PageSize, live: FileIdentity, slots: FileIdentity) -> Self {
+        Self {
+            page_size,
+            database: DatabaseId([0; 16]),
+            history: HistoryId([0; 16]),
+            pin,
+            token_digest: [0; 32],
+            accepted_epochs: [Epoch(0); 2],
+            timestamp: Timestamp(0),
+            lsn: Lsn::ZERO,
+            page_count: 0,
+            wall_ns: 0,
+            live,
+            granted: false,
+            on_full: OnFull::default(),
+            slots,
+            taken: Duration::ZERO,
+            max_age: None,
+            shadow_limit_bytes: None,
+            live_sequence: 0,
+        }
+    }
+
     /// The first [`INDEX_SECTOR_BYTES`] of the file.
     #[must_use]
     pub fn encode(&self) -> [u8; INDEX_SECTOR_BYTES] {

@@ -30,8 +30,13 @@ pub struct Engine {
 impl Engine {
     /// Starts it and waits until it says that it is ready.
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// The same with more options of `serve`.
+    pub fn start_with(dir: &Path, options: &[&str]) -> Self {
         let mut command = stillfs();
-        command.arg("serve").arg(dir);
+        command.arg("serve").arg(dir).args(options);
         command.args(["--listen", "127.0.0.1:0"]);
         let mut child = command
             .stdin(Stdio::null())
@@ -56,6 +61,11 @@ impl Engine {
         assert_eq!(Path::new(said), dir);
         engine.address = address.parse().unwrap();
         engine
+    }
+
+    /// Number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn client(&self) -> Client {
@@ -90,7 +100,7 @@ impl Engine {
 
     /// Stops it cleanly.
     pub fn stop(mut self) -> ExitStatus {
-        signal(self.child.id(), Signal::SIGTERM);
+        signal(self.pid(), Signal::SIGTERM);
         wait(&mut self.child, "a stopped engine")
     }
 }
@@ -202,11 +212,15 @@ impl Rig {
         paths.filter(is_pin).collect()
     }
 
+    /// Whether a database belongs to this rig.
+    fn is_of_this_rig(&self, source: &Path) -> bool {
+        source.starts_with(self.path("")) || source == self.source
+    }
+
     /// The records of mounts of this rig's databases.
     pub fn records(&self) -> Vec<Listed> {
-        let base = self.path("");
         let listed = Registry::of_this_user().unwrap().list().unwrap();
-        let is_ours = |listed: &Listed| listed.record.source.starts_with(&base);
+        let is_ours = |listed: &Listed| self.is_of_this_rig(&listed.record.source);
         listed.into_iter().filter(is_ours).collect()
     }
 
@@ -215,7 +229,7 @@ impl Rig {
         let base = self.path("");
         let mounts = mount_table::entries().unwrap().into_iter().rev();
         let is_of_this_rig = |entry: &mount_table::MountEntry| {
-            entry.mount_point.starts_with(&base) || Path::new(&entry.source).starts_with(&base)
+            entry.mount_point.starts_with(&base) || self.is_of_this_rig(Path::new(&entry.source))
         };
         mounts
             .filter(is_of_this_rig)

@@ -26,12 +26,17 @@ fn pins_total() -> u64 {
         .unwrap_or(1000)
 }
 
-#[test]
-fn thousand_overlapping_pins_give_exactly_their_commit() {
-    let seed = std::env::var("STILLFS_SEED")
+/// What the runs follow from.
+fn seed() -> u64 {
+    std::env::var("STILLFS_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
-        .unwrap_or(1);
+        .unwrap_or(1)
+}
+
+#[test]
+fn thousand_overlapping_pins_give_exactly_their_commit() {
+    let seed = seed();
     let simulated = Host::simulated(seed);
     run(&simulated.host, Path::new("/db"), seed, pins_total());
 }
@@ -40,7 +45,8 @@ fn thousand_overlapping_pins_give_exactly_their_commit() {
 #[test]
 fn overlapping_pins_on_the_real_disk_give_exactly_their_commit() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    run(&Host::system(), &dir.path().join("db"), 2, pins_total() / 5);
+    let path = dir.path().join("db");
+    run(&Host::system(), &path, seed() + 1, pins_total() / 5);
 }
 
 /// D3, S5: pins of one commit are equal to the byte and share their slots.
