@@ -214,6 +214,15 @@ impl<'a> Place<'a> {
     }
 }
 
+/// Puts everything that `text` says into `engine`, for the fuzz targets; returns how many entries.
+///
+/// Errors: why it is no dump, as it is shown.
+#[cfg(feature = "fuzzing")]
+pub fn load_text(engine: &Engine, text: &[u8]) -> Result<u64, String> {
+    let loaded = load(engine, TextReader::new(text)).map_err(|failure| failure.text())?;
+    Ok(loaded.entry_count)
+}
+
 /// Puts everything that `text` says into `engine`, in transactions of bounded size.
 fn load<R: BufRead>(engine: &Engine, mut text: TextReader<R>) -> Result<Loaded, Failure> {
     let mut loaded = Loaded::default();

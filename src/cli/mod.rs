@@ -31,6 +31,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use exit::{Exit, Outcome};
+#[cfg(feature = "fuzzing")]
+pub use load::load_text;
 
 /// Look at a running database as a folder of still files.
 #[derive(Debug, Parser)]

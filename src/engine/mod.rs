@@ -50,6 +50,8 @@ pub mod error;
 pub(crate) mod free_list;
 mod gate;
 pub mod header;
+#[cfg(test)]
+mod hostile_test;
 mod open;
 pub(crate) mod page_io;
 mod page_table;

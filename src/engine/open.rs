@@ -174,6 +174,7 @@ impl Engine {
             .open(&data_path, OpenMode::Read)
             .map_err(|source| missing_or_io(source, dir, &data_path))?;
         let header = header::read(&*data, &data_path)?;
+        refuse_short(&*data, &data_path, &header)?;
         let recovered = recovery::recover(host, dir, &header)?;
         let mut engine = Self::read_only(host, dir, data, header, recovered, cache_bytes);
         Arc::get_mut(&mut engine.shared)
@@ -188,6 +189,7 @@ impl Engine {
     pub fn open_still(host: &Host, file: Arc<dyn File>, cache_bytes: u64) -> Result<Self> {
         let path = PathBuf::from(PAGE_FILE);
         let header = header::read(&*file, &path)?;
+        refuse_short(&*file, &path, &header)?;
         if header.state != HeaderState::Clean {
             let fault = crate::engine::error::LogFault::Missing {
                 wanted: header.log_start,

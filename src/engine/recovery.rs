@@ -88,12 +88,35 @@ pub(crate) fn recover(host: &Host, dir: &Path, header: &Header) -> Result<Recove
     for (page, parts) in parts {
         pages.push((page, Arc::new(make_page(&read, page, &parts, &log_dir)?)));
     }
+    refuse_uncovered(&pages, header, point, &log_dir)?;
     let log_end = read.end;
     Ok(Recovered {
         point,
         log_end,
         pages,
         scan: Some(read),
+    })
+}
+
+/// E9: a page below the page count is in the page file or was replayed. A count that lies would be
+/// believed by whatever walks or counts the pages.
+fn refuse_uncovered(
+    pages: &[(PageNo, PageRef)],
+    header: &Header,
+    point: CommitPoint,
+    log_dir: &Path,
+) -> Result<()> {
+    let replayed = pages.iter().map(|(page, _)| page.0.saturating_add(1)).max();
+    if point.page_count <= header.point.page_count.max(replayed.unwrap_or_default()) {
+        return Ok(());
+    }
+    Err(EngineError::Log {
+        segment: log_dir.to_owned(),
+        at: point.lsn,
+        fault: LogFault::Record {
+            field: "page count",
+            found: point.page_count,
+        },
     })
 }
 
