@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::{CaptureFailure, PreImageSink};
+use crate::engine::{CaptureFailure, Keep, PreImageSink, Pressure};
 use crate::os::File;
 use crate::page::PageNo;
 use crate::shadow::{EndReason, Shadow};
@@ -12,8 +12,15 @@ use crate::shadow::{EndReason, Shadow};
 pub(super) struct ShadowSink(pub(super) Arc<Shadow>);
 
 impl PreImageSink for ShadowSink {
-    fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<(), CaptureFailure> {
-        Ok(self.0.before_overwrite(pages, live)?)
+    fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<Keep, CaptureFailure> {
+        self.0.before_overwrite(pages, live)?;
+        Ok(Keep::Kept)
+    }
+
+    fn passed(&self) {}
+
+    fn relieve(&self, _pressure: Pressure) -> bool {
+        false
     }
 
     fn poisoned(&self) {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::page_io::PageRead;
+use crate::engine::relief::with_relief;
 use crate::engine::shared::{BellState, Shared};
 use crate::engine::wal::{CommitFields, PageChange, encode_commit};
 use crate::engine::write_set::{Changed, WriteSet};
@@ -36,7 +37,9 @@ impl Shared {
         let mut append = self.append.lock();
         let (records, point, pages) =
             encode(changed, &append.imaged, &fields, log.end(), log.salt());
-        log.append(&records, pages.iter().map(|(page, _)| *page))?;
+        with_relief(self.sink.as_deref(), || {
+            log.append(&records, pages.iter().map(|(page, _)| *page))
+        })?;
         drop(records);
         let readers = self.registry.snapshot();
         for (page, image) in pages {

@@ -53,6 +53,7 @@ pub(crate) mod page_io;
 mod page_table;
 mod readers;
 mod recovery;
+mod relief;
 mod shared;
 mod snapshot;
 #[cfg(test)]
@@ -85,7 +86,7 @@ pub use snapshot::{Frozen, Snapshot};
 pub use transaction::{KEY_BYTES_MAX, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction};
 pub use wal::LOG_DIR;
 pub use walk::{Keys, Range};
-pub use writeback::{CaptureFailure, PreImageSink};
+pub use writeback::{CaptureFailure, Keep, PreImageSink, Pressure};
 
 /// An open database, without pins. Dropping it without [`Engine::close`] is like a crash: the next
 /// open replays the log.
@@ -182,8 +183,9 @@ impl Engine {
         Ok(check::check(&snapshot, free))
     }
 
-    /// Stops cleanly: everything goes to the live file, which then needs no log. Waits for the
-    /// transaction that writes. Later writes fail; reads go on.
+    /// Stops cleanly: everything goes to the live file, which then needs no log; unless a checkpoint is
+    /// held up: then the log stays. Waits for the transaction that writes. Later writes fail; reads go
+    /// on.
     ///
     /// Errors: those of a checkpoint; the next open then replays the log, and nothing is lost.
     pub fn close(&self) -> Result<()> {
@@ -275,8 +277,14 @@ impl Engine {
 }
 
 impl Shared {
+    /// While a checkpoint is held up the log stays, as after a crash: nothing is lost, and what is kept
+    /// goes on to be kept.
     fn close(&self) -> Result<()> {
-        self.checkpoint()?;
+        if self.checkpoint()?.is_held {
+            self.is_poison_told.store(true, Ordering::SeqCst);
+            self.log()?.poison("the database is closed");
+            return Ok(());
+        }
         self.write_clean_header()?;
         // From here on the log refuses, but by no failure: the pins stay.
         self.is_poison_told.store(true, Ordering::SeqCst);

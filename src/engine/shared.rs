@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -128,17 +129,40 @@ pub(crate) enum BellState {
     #[default]
     Quiet,
     Wanted,
+    /// Not before a while is over.
+    Resting,
     Stop,
 }
 
 impl Bell {
     pub(crate) fn ring(&self, wanted: BellState) {
         let mut state = self.state.lock();
-        if *state != BellState::Stop {
+        let is_deaf = match *state {
+            BellState::Stop => true,
+            // Each commit rings while the log is long, and each try costs a look at all that is left.
+            BellState::Resting => wanted != BellState::Stop,
+            BellState::Quiet | BellState::Wanted => false,
+        };
+        if !is_deaf {
             *state = wanted;
         }
         drop(state);
         self.rung.notify_all();
+    }
+
+    /// Lets the checkpointer wait for `pause`, deaf to all but a stop.
+    pub(crate) fn rest(&self, pause: Duration, then: BellState) {
+        let mut state = self.state.lock();
+        if *state == BellState::Stop {
+            return;
+        }
+        *state = BellState::Resting;
+        let deadline =
+            self.rung
+                .wait_while_for(&mut state, |state| *state == BellState::Resting, pause);
+        if deadline.timed_out() {
+            *state = then;
+        }
     }
 }
 
