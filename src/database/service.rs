@@ -5,7 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::database::error::DatabaseError;
-use crate::database::pinning::{self, PinTerms, TakenPin};
+use crate::database::pin_options::PinOptions;
+use crate::database::pinning::{self, TakenPin};
 use crate::database::state::{PinNote, State};
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::os::File;
@@ -18,9 +19,6 @@ use crate::pin::{
 };
 use crate::shadow::index::OnFull;
 use crate::shadow::{self, HeldPin, Tenure};
-
-/// How long a pin lasts unless its holder asks for less or more.
-const MAX_AGE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The database, as the pin server sees it. The server goes before the database does.
 #[derive(Debug)]
@@ -52,7 +50,7 @@ impl PinService for Service {
     fn pin(&self, request: &PinRequest, peer: &PeerCredentials) -> Result<GrantedPin, PinRefusal> {
         let stopping = PinRefusal::new(RefusalKind::Stopping, "the engine is stopping");
         let state = self.state.upgrade().ok_or(stopping)?;
-        let taken = pinning::take(&state, &terms(request)).map_err(|error| refusal(&error))?;
+        let taken = pinning::take(&state, &options(request)).map_err(|error| refusal(&error))?;
         let held = taken.held.clone();
         grant(&state, taken, request, peer).map_err(|error| {
             let ended = state.shadow.end(&held, shadow::EndReason::Refused);
@@ -119,11 +117,11 @@ fn grant(
     })
 }
 
-/// What a request asks for, with the default age.
-fn terms(request: &PinRequest) -> PinTerms {
+/// What a request asks for, with the defaults.
+fn options(request: &PinRequest) -> PinOptions {
     let max_age = request.max_age_ms.map(Duration::from_millis);
-    PinTerms {
-        max_age: Some(max_age.unwrap_or(MAX_AGE_DEFAULT)),
+    PinOptions {
+        max_age: max_age.unwrap_or(PinOptions::MAX_AGE_DEFAULT),
         on_full: match request.on_full {
             OnShadowFull::Break => OnFull::Break,
             OnShadowFull::Hold => OnFull::Hold,
@@ -163,6 +161,7 @@ fn refusal(error: &DatabaseError) -> PinRefusal {
     let kind = match error {
         DatabaseError::Engine(EngineError::Poisoned { .. }) => RefusalKind::Poisoned,
         error if error.kind() == ErrorKind::NoSpace => RefusalKind::NoSpace,
+        error if error.kind() == ErrorKind::Invalid => RefusalKind::Invalid,
         _ => RefusalKind::Internal,
     };
     PinRefusal::new(kind, &error.to_string())
@@ -215,6 +214,7 @@ fn pin_status(held: &HeldPin, note: Option<&PinNote>, now: Duration) -> PinStatu
             reason: reason_of(reason),
         },
         (None, true) if matches!(held.tenure(), Tenure::Unclaimed { .. }) => PinState::Adopted,
+        (None, true) if held.holding_since().is_some() => PinState::Holding,
         (None, true) => PinState::Granted,
         (None, false) => PinState::Spilling,
     };
@@ -269,6 +269,9 @@ fn reason_of(reason: shadow::EndReason) -> EndReason {
         shadow::EndReason::Released | shadow::EndReason::Refused => EndReason::Released,
         shadow::EndReason::Broken => EndReason::CaptureFailed,
         shadow::EndReason::Expired => EndReason::Expired,
+        shadow::EndReason::ShadowFull => EndReason::ShadowFull,
+        shadow::EndReason::DiskFull => EndReason::DiskFull,
+        shadow::EndReason::LogFull => EndReason::LogFull,
         shadow::EndReason::Poisoned => EndReason::Poisoned,
         shadow::EndReason::Stopped => EndReason::Stopped,
         shadow::EndReason::Unclaimed => EndReason::Unclaimed,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::engine::{CaptureFailure, Keep, PreImageSink, Pressure};
 use crate::os::File;
 use crate::page::PageNo;
-use crate::shadow::{EndReason, Shadow};
+use crate::shadow::{EndReason, Kept, Shadow, Shortage};
 
 /// The shadow, as the engine calls it.
 #[derive(Debug)]
@@ -13,14 +13,21 @@ pub(super) struct ShadowSink(pub(super) Arc<Shadow>);
 
 impl PreImageSink for ShadowSink {
     fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<Keep, CaptureFailure> {
-        self.0.before_overwrite(pages, live)?;
-        Ok(Keep::Kept)
+        Ok(match self.0.before_overwrite(pages, live)? {
+            Kept::All => Keep::Kept,
+            Kept::NotYet => Keep::Held,
+        })
     }
 
-    fn passed(&self) {}
+    fn passed(&self) {
+        self.0.passed();
+    }
 
-    fn relieve(&self, _pressure: Pressure) -> bool {
-        false
+    fn relieve(&self, pressure: Pressure) -> bool {
+        self.0.relieve(match pressure {
+            Pressure::LogFull => Shortage::Log,
+            Pressure::DiskFull => Shortage::Disk,
+        })
     }
 
     fn poisoned(&self) {

@@ -75,7 +75,12 @@ impl State {
         let mut prepare = |facts: &crate::engine::OpenFacts| {
             // D5: pins of earlier incarnations end here.
             let dir = dir.join(SHADOW_DIR);
-            let shadow = Arc::new(Shadow::open(host.disk.clone(), &dir, facts.page_size)?);
+            let shadow = Arc::new(Shadow::open(
+                host,
+                &dir,
+                facts.page_size,
+                options.floor_bytes(),
+            )?);
             opened = Some((shadow.clone(), facts.live));
             let sink: Arc<dyn crate::engine::PreImageSink> = Arc::new(ShadowSink(shadow));
             Ok(sink)

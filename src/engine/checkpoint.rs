@@ -58,8 +58,19 @@ impl Shared {
         self.run_checkpoint_alone(&mut self.checkpoint_lock.lock())
     }
 
+    fn run_checkpoint_alone(&self, fixed: &mut Option<FixedTarget>) -> Result<CheckpointReport> {
+        let report = self.reach_newest(fixed)?;
+        if !report.is_held
+            && let Some(sink) = &self.sink
+        {
+            sink.passed();
+        }
+        Ok(report)
+    }
+
     /// Runs a checkpoint if the log is longer than its limit, and ends what holds it up: no writer waits
-    /// for whoever needs old pages.
+    /// for whoever needs old pages. One that is held up shortens the log all the same where newer
+    /// versions made an earlier target's pages needless; that may do.
     ///
     /// Errors: as for [`Shared::checkpoint`].
     pub(crate) fn shorten_log(&self) -> Result<()> {
@@ -67,14 +78,18 @@ impl Shared {
             let sink = self.sink.as_deref();
             sink.is_some_and(|sink| sink.relieve(Pressure::LogFull))
         };
-        while self.checkpoint_if_too_long()?.is_held && relieve() {}
+        while self.checkpoint_if_too_long()?.is_held && self.is_log_too_long()? && relieve() {}
         Ok(())
+    }
+
+    fn is_log_too_long(&self) -> Result<bool> {
+        Ok(self.log()?.bytes() > self.sizes.log_bytes_max)
     }
 
     /// Runs a checkpoint only if the log is still too long once it is this one's turn.
     fn checkpoint_if_too_long(&self) -> Result<CheckpointReport> {
         let mut fixed = self.checkpoint_lock.lock();
-        if self.log()?.bytes() <= self.sizes.log_bytes_max {
+        if !self.is_log_too_long()? {
             return Ok(CheckpointReport::default());
         }
         self.hear_poison(self.run_checkpoint_alone(&mut fixed))
@@ -82,7 +97,7 @@ impl Shared {
 
     /// `fixed` is a target that an earlier checkpoint fixed and did not reach. It is reached first, so
     /// that a checkpoint that keeps failing does not start a segment each time.
-    fn run_checkpoint_alone(&self, fixed: &mut Option<FixedTarget>) -> Result<CheckpointReport> {
+    fn reach_newest(&self, fixed: &mut Option<FixedTarget>) -> Result<CheckpointReport> {
         let unfinished = match *fixed {
             Some(target) => self.reach(target, fixed)?,
             None => CheckpointReport::default(),
@@ -152,9 +167,6 @@ impl Shared {
                 is_held: true,
                 ..CheckpointReport::default()
             });
-        }
-        if let Some(sink) = &self.sink {
-            sink.passed();
         }
         self.sync_live()?;
         let header = self.header.lock().clone();

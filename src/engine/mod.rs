@@ -79,7 +79,9 @@ pub use commit_point::CommitPoint;
 pub use create::{LOCK_FILE, PAGE_FILE};
 use error::Result;
 pub use header::Header;
-pub use open::{Create, EngineOptions, OpenFacts, PrepareSink, looks_like_database};
+pub use open::{
+    Create, EngineOptions, FREE_ABOVE_LOG, OpenFacts, PrepareSink, looks_like_database,
+};
 pub use shared::Identity;
 use shared::{BellState, Shared};
 pub use snapshot::{Frozen, Snapshot};

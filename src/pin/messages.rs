@@ -291,6 +291,8 @@ pub enum EndReason {
     Stopped,
     /// An engine restarted, and nobody reclaimed the pin in time.
     Unclaimed,
+    /// Checkpoints waited for the pin until the log was at its limit.
+    LogFull,
 }
 
 impl fmt::Display for EndReason {
@@ -304,6 +306,7 @@ impl fmt::Display for EndReason {
             Self::Poisoned => "a sync failed and the engine takes no more writes",
             Self::Stopped => "the engine was stopped",
             Self::Unclaimed => "nobody reclaimed it after the engine's restart",
+            Self::LogFull => "checkpoints waited for it until the log was at its limit",
         })
     }
 }
