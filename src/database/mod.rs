@@ -24,6 +24,7 @@
 //! Locking: none of its own across a call; a pin waits for the gate, never a commit for a pin.
 
 mod error;
+mod outlook;
 mod pin;
 mod pin_options;
 mod pinning;
@@ -34,6 +35,7 @@ mod sink;
 mod state;
 #[cfg(test)]
 mod tests;
+mod trend;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::database::error::DatabaseError;
+use crate::database::outlook::shadow_bytes;
 use crate::database::pin_options::PinOptions;
 use crate::database::pinning::{self, TakenPin};
 use crate::database::state::{PinNote, State};
@@ -175,6 +176,8 @@ fn status(state: &State) -> StatusReport {
     let identity = state.engine.identity();
     let stats = state.engine.stats();
     let now = state.engine.host().clock.monotonic();
+    let mut trends = state.trends.lock();
+    let outlook = trends.observe(state, now);
     let engine = EngineStatus {
         database_id: identity.database,
         history_id: identity.history,
@@ -194,12 +197,20 @@ fn status(state: &State) -> StatusReport {
         lsn: crate::lsn::Lsn(stats.lsn),
         wal_bytes: stats.wal_bytes,
         shadow_bytes: state.shadow.slot_counts().1,
+        wal_bytes_max: state.log_bytes_max,
+        free_bytes: outlook.free_bytes,
+        free_floor_bytes: outlook.floor_bytes,
     };
     let notes = state.notes.lock();
     let pins = state.shadow.pins();
-    let pins = pins
-        .iter()
-        .map(|held| pin_status(held, notes.get(&held.header().pin), now));
+    let pins = pins.iter().map(|held| {
+        let (growth, full_in) = trends.of_pin(&outlook, held);
+        PinStatus {
+            growth_bytes_per_second: growth,
+            full_in_ms: full_in.map(millis),
+            ..pin_status(held, notes.get(&held.header().pin), now)
+        }
+    });
     StatusReport {
         engine,
         pins: pins.collect(),
@@ -234,9 +245,19 @@ fn pin_status(held: &HeldPin, note: Option<&PinNote>, now: Duration) -> PinStatu
         captured_pages: counts.captured_pages,
         spilled_pages: counts.spilled_pages,
         shared_slots: counts.shadowed_pages.saturating_sub(counts.written_pages),
-        shadow_bytes: counts.shadowed_pages * u64::from(header.page_size.get()),
+        shadow_bytes: shadow_bytes(held),
         state,
         peer_process_id: note.map_or(0, |note| note.peer_process_id),
+        on_full: match header.on_full {
+            OnFull::Break => OnShadowFull::Break,
+            OnFull::Hold => OnShadowFull::Hold,
+        },
+        shadow_limit_bytes: header.shadow_limit_bytes.unwrap_or(0),
+        growth_bytes_per_second: 0,
+        full_in_ms: None,
+        holding_ms: held
+            .holding_since()
+            .map(|since| millis(now.saturating_sub(since))),
     }
 }
 
@@ -257,6 +278,9 @@ fn gone(welcome: &WelcomeFacts) -> EngineStatus {
         lsn: crate::lsn::Lsn::ZERO,
         wal_bytes: 0,
         shadow_bytes: 0,
+        wal_bytes_max: 0,
+        free_bytes: None,
+        free_floor_bytes: 0,
     }
 }
 

@@ -21,7 +21,6 @@ use parking_lot::MutexGuard;
 use crate::engine::commit_point::FixedTarget;
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{Header, HeaderState};
-use crate::engine::relief::with_relief;
 use crate::engine::shared::{BellState, Shared};
 use crate::engine::wal::RecordKind;
 use crate::engine::writeback::{Keep, Pressure, Writeback};
@@ -155,6 +154,7 @@ impl Shared {
             registry: &self.registry,
             gate: &self.gate,
             sink: self.sink.as_deref(),
+            relief: &self.relief,
             is_unsynced: &self.is_live_unsynced,
         };
         let written = writeback.write_all(target.lsn)?;
@@ -179,7 +179,7 @@ impl Shared {
         {
             let _append = self.append.lock();
             let sink = self.sink.as_deref();
-            with_relief(sink, || {
+            self.relief.with(sink, || {
                 log.append_note(RecordKind::CheckpointEnd, &target.lsn.0.to_le_bytes())
             })?;
         }
@@ -201,10 +201,10 @@ impl Shared {
         let mut append = self.append.lock();
         let target = self.registry.points().newest;
         let sink = self.sink.as_deref();
-        with_relief(sink, || {
+        self.relief.with(sink, || {
             log.append_note(RecordKind::CheckpointBegin, &target.lsn.0.to_le_bytes())
         })?;
-        let log_start = with_relief(sink, || log.rotate())?;
+        let log_start = self.relief.with(sink, || log.rotate())?;
         append.imaged.clear();
         Ok(FixedTarget { target, log_start })
     }
@@ -248,7 +248,7 @@ impl Shared {
         let copy = PageNo(next.sequence % 2);
         let offset = copy.0 * u64::from(self.page_size.get());
         let bytes = next.encode(copy);
-        with_relief(self.sink.as_deref(), || {
+        self.relief.with(self.sink.as_deref(), || {
             os::write_all_at(&*self.data, &bytes, offset).map_err(EngineError::io_at(
                 "write",
                 FileRole::PageFile,

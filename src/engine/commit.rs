@@ -6,7 +6,6 @@ use std::sync::Arc;
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::page_io::PageRead;
-use crate::engine::relief::with_relief;
 use crate::engine::shared::{BellState, Shared};
 use crate::engine::wal::{CommitFields, PageChange, encode_commit};
 use crate::engine::write_set::{Changed, WriteSet};
@@ -37,7 +36,7 @@ impl Shared {
         let mut append = self.append.lock();
         let (records, point, pages) =
             encode(changed, &append.imaged, &fields, log.end(), log.salt());
-        with_relief(self.sink.as_deref(), || {
+        self.relief.with(self.sink.as_deref(), || {
             log.append(&records, pages.iter().map(|(page, _)| *page))
         })?;
         drop(records);

@@ -4,24 +4,53 @@
 //! any more that could be given up. Where space can be needed: the append of a commit, the records and
 //! segments of a checkpoint, the growth of the live file.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
 use crate::engine::error::{ErrorKind, Result};
 use crate::engine::writeback::{PreImageSink, Pressure};
 
-/// Runs `attempt`, and again as long as it fails for want of space and `sink` gives some back. It ends,
-/// since each time the sink has one thing less to give.
-///
-/// `attempt` leaves nothing behind when it fails. Errors: those of its last run.
-pub(crate) fn with_relief<T>(
-    sink: Option<&dyn PreImageSink>,
-    mut attempt: impl FnMut() -> Result<T>,
-) -> Result<T> {
-    loop {
-        match attempt() {
-            Err(error)
-                if error.kind() == ErrorKind::NoSpace
-                    && sink.is_some_and(|sink| sink.relieve(Pressure::DiskFull)) => {}
-            outcome => return outcome,
+/// One at a time gives something up: of two that find the disk full the second tries again first, with
+/// what the first one freed.
+#[derive(Debug, Default)]
+pub(crate) struct Relief {
+    one: Mutex<()>,
+    given: AtomicU64,
+}
+
+impl Relief {
+    /// Runs `attempt`, and again as long as it fails for want of space and `sink` gives some back. It
+    /// ends, since each time the sink has one thing less to give.
+    ///
+    /// `attempt` leaves nothing behind when it fails. Errors: those of its last run.
+    pub(crate) fn with<T>(
+        &self,
+        sink: Option<&dyn PreImageSink>,
+        mut attempt: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let given = self.given.load(Ordering::SeqCst);
+            match attempt() {
+                Err(error) if error.kind() == ErrorKind::NoSpace => {
+                    if !self.is_given(sink, given) {
+                        return Err(error);
+                    }
+                }
+                outcome => return outcome,
+            }
         }
+    }
+
+    /// Whether something was given up since `before`, or is now.
+    fn is_given(&self, sink: Option<&dyn PreImageSink>, before: u64) -> bool {
+        let _one = self.one.lock();
+        if self.given.load(Ordering::SeqCst) != before {
+            return true;
+        }
+        let is_given = sink.is_some_and(|sink| sink.relieve(Pressure::DiskFull));
+        self.given.fetch_add(u64::from(is_given), Ordering::SeqCst);
+        is_given
     }
 }
 
@@ -32,7 +61,7 @@ mod tests {
 
     use parking_lot::Mutex;
 
-    use crate::engine::error::{ErrorKind, Result};
+    use crate::engine::error::{EngineError, ErrorKind, FileRole, Result};
     use crate::engine::writeback::{CaptureFailure, Keep, PreImageSink, Pressure};
     use crate::engine::{CheckpointReport, Engine, EngineOptions};
     use crate::os::{Disk, File, Host, OpenMode, SimulatedHost, write_all_at};
@@ -194,6 +223,36 @@ mod tests {
         put(&engine, 5000, 3000).unwrap();
         assert!(engine.checkpoint().unwrap().pages_written > 0);
         assert!(engine.check().unwrap().is_clean());
+    }
+
+    /// Two that find the disk full at the same moment do not both take something.
+    #[test]
+    fn space_that_another_thread_freed_is_tried_first() {
+        let relief = super::Relief::default();
+        let holder = Holder::default();
+        *holder.things.lock() = 5;
+        let full =
+            || EngineError::io("write", FileRole::PageFile)(std::io::ErrorKind::StorageFull.into());
+        let mut attempts = 0;
+        let outcome = relief.with(Some(&holder), || {
+            attempts += 1;
+            if attempts > 2 {
+                return Ok(());
+            }
+            // Another one meets the same full disk, and is done before this one asks.
+            let mut others = 0;
+            relief.with(Some(&holder), || {
+                others += 1;
+                if others > 1 { Ok(()) } else { Err(full()) }
+            })?;
+            Err(full())
+        });
+        outcome.unwrap();
+        assert_eq!(
+            (attempts, *holder.things.lock()),
+            (3, 3),
+            "one for each full disk"
+        );
     }
 
     /// L4: so does a checkpoint, for the next segment and for the growth of the live file.

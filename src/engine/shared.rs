@@ -15,6 +15,7 @@ use crate::engine::gate::Gate;
 use crate::engine::header::Header;
 use crate::engine::page_table::{Lookup, PageTable};
 use crate::engine::readers::ReaderRegistry;
+use crate::engine::relief::Relief;
 use crate::engine::wal::Log;
 use crate::engine::writeback::{PreImageSink, offset_of};
 use crate::id::{DatabaseId, Epoch, HistoryId};
@@ -110,6 +111,7 @@ pub(crate) struct Shared {
     /// The header as it stands in the file; locked for copies only.
     pub(crate) header: Mutex<Header>,
     pub(crate) sink: Option<Arc<dyn PreImageSink>>,
+    pub(crate) relief: Relief,
     pub(crate) counters: Counters,
     pub(crate) is_poison_told: AtomicBool,
     /// Rung when the log has grown enough for a checkpoint.
@@ -210,6 +212,7 @@ impl Shared {
             is_live_unsynced: AtomicBool::default(),
             header: Mutex::new(header),
             sink: None,
+            relief: Relief::default(),
             counters: Counters::default(),
             is_poison_told: AtomicBool::default(),
             bell: Bell::default(),

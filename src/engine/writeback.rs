@@ -15,7 +15,7 @@ use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::gate::Gate;
 use crate::engine::page_table::PageTable;
 use crate::engine::readers::ReaderRegistry;
-use crate::engine::relief::with_relief;
+use crate::engine::relief::Relief;
 use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::os::{self, File};
@@ -84,6 +84,7 @@ pub(crate) struct Writeback<'a> {
     pub(crate) registry: &'a ReaderRegistry,
     pub(crate) gate: &'a Gate,
     pub(crate) sink: Option<&'a dyn PreImageSink>,
+    pub(crate) relief: &'a Relief,
     /// Set before each batch: the live file is not synced any more.
     pub(crate) is_unsynced: &'a AtomicBool,
 }
@@ -130,7 +131,7 @@ impl Writeback<'_> {
         fault::linger(Fault::CleanInFlight);
         self.is_unsynced.store(true, Ordering::SeqCst);
         for run in images.chunk_by(|a, b| a.0.0 + 1 == b.0.0) {
-            with_relief(self.sink, || self.write_run(run))?;
+            self.relief.with(self.sink, || self.write_run(run))?;
         }
         self.note_written(&images);
         Ok(Keep::Kept)

@@ -83,6 +83,8 @@ pub enum EndSeen {
     HeaderLost,
     /// The holder itself gave the pin up.
     Released,
+    /// The holder itself saw that the pin is at its maximum age.
+    Expired,
 }
 
 impl fmt::Display for EndSeen {
@@ -93,6 +95,7 @@ impl fmt::Display for EndSeen {
             Self::OtherDatabase => "the live file is of another database or history",
             Self::HeaderLost => "the live file has no valid header",
             Self::Released => "released by its holder",
+            Self::Expired => "it reached its maximum age",
         })
     }
 }
