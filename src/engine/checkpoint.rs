@@ -223,7 +223,7 @@ impl Shared {
     }
 
     /// Syncs the live file; a failure poisons, since nobody knows what the file holds then (E8).
-    fn sync_live(&self) -> Result<()> {
+    pub(crate) fn sync_live(&self) -> Result<()> {
         self.sync_live_alone(&self.live_sync.lock())
     }
 
@@ -247,14 +247,12 @@ impl Shared {
         })?;
         let copy = PageNo(next.sequence % 2);
         let offset = copy.0 * u64::from(self.page_size.get());
-        let bytes = next.encode(copy);
-        self.relief.with(self.sink.as_deref(), || {
-            os::write_all_at(&*self.data, &bytes, offset).map_err(EngineError::io_at(
-                "write",
-                FileRole::PageFile,
-                &self.data_path,
-            ))
-        })?;
+        // It grows nothing, and at an open nothing may be given up yet: no relief.
+        os::write_all_at(&*self.data, &next.encode(copy), offset).map_err(EngineError::io_at(
+            "write",
+            FileRole::PageFile,
+            &self.data_path,
+        ))?;
         self.sync_live()?;
         *self.header.lock() = next;
         Ok(())

@@ -190,7 +190,7 @@ fn full_disk_ends_every_pin_before_a_commit_fails() {
         // Old pages and new ones, so that shadow, log and live file all grow.
         let keys = [count % 3000, 10_000 + count / 2];
         let outcome = put_some(&mut client, &keys, 3 + count / 3000);
-        if count % 50 == 0 || outcome.is_err() {
+        if count.is_multiple_of(50) || outcome.is_err() {
             let left: Vec<String> = small
                 .rig
                 .pins()
