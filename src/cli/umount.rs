@@ -10,6 +10,7 @@ use clap::Args;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::mount::absolute;
 use crate::cli::output;
+use crate::cli::status::ask_daemon;
 use crate::mount::mountinfo::is_ours;
 use crate::mount::registry::{RecordWatch, Wait};
 use crate::mount::unmount::UnmountError;
@@ -26,8 +27,10 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
 /// Arguments of `stillfs umount`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Returns when the pin is released. Also cleans the mount point of a daemon that died. Exits 3 if the
-view is still in use elsewhere (mount --bind, an overlay, a container), where its pin lasts.
+Returns when the pin is released. Exits 13 if it had ended before, by its age, its shadow limit or a
+full disk: a copy that was made may then be incomplete, whatever the copy tool said. Exits 3 if the
+view is still in use elsewhere (mount --bind, an overlay, a container), where its pin lasts. Also
+cleans the mount point of a daemon that died.
 
 Example:
   stillfs umount /mnt/still")]
@@ -45,6 +48,8 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
     let registry = Registry::of_this_user()?;
     let watch = registry.watch(&path)?;
     let view = mounted_at(&path);
+    // Only a daemon that serves can say how its pin is, so it is asked before.
+    let ended = ask_daemon(&path).filter(|status| status.state == "ended");
     let done = tell_if_slow(&path, &registry);
     let lazy = if args.lazy { Lazy::Yes } else { Lazy::No };
     match unmount(&path, lazy) {
@@ -58,7 +63,17 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
     };
     registry.remove_dead(&path)?;
     drop(done);
-    Ok(exit)
+    match ended {
+        None => Ok(exit),
+        Some(status) => Err(Failure::new(
+            Exit::PinLost,
+            anyhow::anyhow!(
+                "{} is unmounted, but its pin had ended before: {}; what was read since is not whole",
+                path.display(),
+                status.reason.unwrap_or_default()
+            ),
+        )),
+    }
 }
 
 /// Waits until the daemon has released its pin, unless the view goes on elsewhere: then that is said.

@@ -50,7 +50,7 @@ impl Round {
     }
 
     fn start(&mut self) {
-        self.engine = Some(Engine::start_with(&self.rig.source, SERVE));
+        self.engine = Some(Engine::start_with(&self.rig.source, SERVE, Stdio::inherit()));
     }
 
     fn engine(&self) -> &Engine {
