@@ -128,6 +128,7 @@ impl WriteTransaction {
         if log.bytes() > shared.sizes.log_bytes_max {
             shared.checkpoint_if_longer_than(shared.sizes.log_bytes_max)?;
         }
+        shared.refuse_if_strained()?;
         shared.writer.take();
         if let Err(error) = log.refuse_if_poisoned() {
             shared.writer.free();
@@ -360,6 +361,9 @@ impl WriteTransaction {
 impl Drop for WriteTransaction {
     fn drop(&mut self) {
         self.set = None;
+        if let Some(spool) = &self.shared.spool {
+            spool.give_back();
+        }
         self.shared.writer.free();
     }
 }
