@@ -12,10 +12,13 @@ use crate::os::sim::Faults;
 mod clock;
 mod crash_large;
 mod large;
+mod refused;
 
 const DIR: &str = "/db";
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
+const ENOLCK: i32 = 37;
+const EDQUOT: i32 = 122;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
