@@ -148,20 +148,18 @@ impl PageTable {
     /// Errors: those of [`Backing::load`].
     pub(crate) fn load(&self, page: PageNo, lsn: Lsn, backing: &dyn Backing) -> Result<PageRef> {
         let image = Arc::new(backing.load(page, lsn)?);
-        self.shard(page).lock().readmit(page, lsn, &image);
-        self.relieve(self.shard(page));
+        self.bounded(page, |shard| shard.readmit(page, lsn, &image));
         Ok(image)
     }
 
     /// Caches a page read from the live file, unless one of its shard was overwritten since the
     /// look-up that gave `generation`: then the bytes may be of the past.
     pub(crate) fn fill(&self, page: PageNo, generation: Generation, image: PageRef) {
-        let mut shard = self.shard(page).lock();
-        if Generation(shard.generation) == generation {
-            shard.keep_clean(page, image);
-            drop(shard);
-            self.relieve(self.shard(page));
-        }
+        self.bounded(page, |shard| {
+            if Generation(shard.generation) == generation {
+                shard.keep_clean(page, image);
+            }
+        });
     }
 
     /// Adds a committed version. It is newer than every reader's state, so nobody sees it before
@@ -235,9 +233,23 @@ impl PageTable {
 
     /// Changes one chain, keeps count of its old versions, and brings memory back within its bound.
     fn change(&self, page: PageNo, change: impl FnOnce(&mut Shard)) {
+        self.bounded(page, |shard| self.counted(shard, page, change));
+    }
+
+    /// E12: changes one shard and brings it back within its bound, or leaves it over it where the spool
+    /// refuses.
+    fn bounded(&self, page: PageNo, change: impl FnOnce(&mut Shard)) {
         let place = self.shard(page);
-        self.counted(&mut place.lock(), page, change);
-        self.relieve(place);
+        let victim = {
+            let mut shard = place.lock();
+            change(&mut shard);
+            shard.evict(self.shard_images_max)
+        };
+        if let Err(error) = self.relieve(place, victim)
+            && !self.is_strained.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(%error, "cannot put committed pages into the spool; they stay in memory");
+        }
     }
 
     fn counted(&self, shard: &mut Shard, page: PageNo, change: impl FnOnce(&mut Shard)) {
@@ -248,29 +260,21 @@ impl PageTable {
         self.old_versions.fetch_sub(before, Ordering::Relaxed);
     }
 
-    /// E12: brings one shard within its bound, or leaves it over it where the spool refuses.
-    fn relieve(&self, shard: &Mutex<Shard>) {
-        if let Err(error) = self.try_relieve(shard)
-            && !self.is_strained.swap(true, Ordering::Relaxed)
-        {
-            tracing::warn!(%error, "cannot put committed pages into the spool; they stay in memory");
-        }
-    }
-
-    fn try_relieve(&self, place: &Mutex<Shard>) -> Result<()> {
-        loop {
-            let victim = place.lock().evict(self.shard_images_max);
-            let (Some(Victim { page, lsn, image }), Some(spool)) = (victim, &self.spool) else {
-                return Ok(());
-            };
-            match spool.store(&image) {
-                Ok(slot) => place.lock().back(page, lsn, slot),
+    /// Puts one victim after the other into the spool until the shard is within its bound.
+    fn relieve(&self, place: &Mutex<Shard>, mut victim: Option<Victim>) -> Result<()> {
+        while let (Some(Victim { page, lsn, image }), Some(spool)) = (victim, &self.spool) {
+            let stored = spool.store(&image);
+            let mut shard = place.lock();
+            match stored {
+                Ok(slot) => shard.back(page, lsn, slot),
                 Err(error) => {
-                    place.lock().stay(page, lsn);
+                    shard.stay(page, lsn);
                     return Err(error);
                 }
             }
+            victim = shard.evict(self.shard_images_max);
         }
+        Ok(())
     }
 
     /// Whether images are in memory that the spool refused.
@@ -283,7 +287,10 @@ impl PageTable {
     /// Errors: `Io` if it still refuses, and memory is over its bound.
     pub(crate) fn relieve_all(&self) -> Result<()> {
         self.is_strained.store(false, Ordering::Relaxed);
-        let outcome = self.shards.iter().try_for_each(|s| self.try_relieve(s));
+        let outcome = self.shards.iter().try_for_each(|place| {
+            let victim = place.lock().evict(self.shard_images_max);
+            self.relieve(place, victim)
+        });
         if outcome.is_err() {
             self.is_strained.store(true, Ordering::Relaxed);
             let (versions, clean) = self.image_counts();

@@ -11,6 +11,7 @@ use crate::os::sim::Faults;
 
 mod clock;
 mod crash_large;
+mod header_copies;
 mod large;
 mod refused;
 

@@ -255,11 +255,7 @@ fn spool_that_cannot_be_read_fails_what_needs_it() {
     let engine = open_small(&simulated.host);
     let mut model = Model::new();
     put_many(&engine, &mut model, 1, 1000);
-    let bad = || {
-        Fault::errno(Operation::Read, EIO)
-            .on("db")
-            .times(u64::MAX)
-    };
+    let bad = || Fault::errno(Operation::Read, EIO).on("db").times(u64::MAX);
     simulated.disk.set_faults(Faults::none().with(bad()));
     let read = engine.begin_read();
     assert!(read.range("t", ..).unwrap().any(|item| item.is_err()));
