@@ -13,7 +13,7 @@ use stillfs::lsn::{Lsn, Timestamp};
 use stillfs::os::{self, File, Host, LockKind, OpenMode};
 use stillfs::page::{self, PageBuf, PageKind, PageNo};
 use stillfs::shadow::index::IndexHeader;
-use stillfs::shadow::{EndReason, HeldPin, Shadow, Takeover, lock_held};
+use stillfs::shadow::{EndReason, HeldPin, Kept, Shadow, Takeover, lock_held};
 use stillfs::view::{LiveHeader, LiveIdentity, PinnedFile};
 
 use super::pages::{
@@ -21,6 +21,9 @@ use super::pages::{
     place_of, read_page,
 };
 use super::{FILE, HeapPin, Outcome, total_of};
+
+/// Free space below which the shadow takes no more: what this engine needs for itself.
+const FREE_FLOOR_BYTES: u64 = 1 << 20;
 
 /// The newest change.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,7 +96,7 @@ impl Heap {
             page_count,
             now: host.clock.monotonic(),
         };
-        let shadow = Shadow::open(host.disk.clone(), &dir.join("shadow"), &takeover)?;
+        let shadow = Shadow::open(host, &dir.join("shadow"), &takeover, FREE_FLOOR_BYTES)?;
         fence(Ordering::SeqCst);
         whose.epoch = epoch;
         whose.sequence += 1;
@@ -148,7 +151,9 @@ impl Heap {
     fn overwrite(&self, pages: &BTreeMap<PageNo, PageBuf>) -> Outcome<()> {
         self.shadow.tend_sometimes(self.host.clock.monotonic());
         let numbers: Vec<PageNo> = pages.keys().copied().collect();
-        self.shadow.before_overwrite(&numbers, &*self.file)?;
+        if self.shadow.before_overwrite(&numbers, &*self.file)? != Kept::All {
+            return Err("a pin holds writers up".into());
+        }
         for (number, page) in pages {
             os::write_all_at(&*self.file, page, offset_of(*number))?;
         }

@@ -139,7 +139,7 @@ fn spill_and_grant(
         snapshot.point().lsn
     };
     for page in snapshot.unwritten_pages() {
-        if let Some(image) = snapshot.unwritten(page, at) {
+        if let Some(image) = snapshot.unwritten(page, at)? {
             state.shadow.spill(held, page, &image)?;
         }
     }

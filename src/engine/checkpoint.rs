@@ -22,7 +22,7 @@ use crate::engine::commit_point::FixedTarget;
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{Header, HeaderState};
 use crate::engine::shared::{BellState, Shared};
-use crate::engine::wal::RecordKind;
+use crate::engine::wal::{Log, RecordKind};
 use crate::engine::writeback::{Keep, Pressure, Writeback};
 use crate::lsn::Lsn;
 use crate::os::{self, OpenMode};
@@ -145,6 +145,8 @@ impl Shared {
         fixed: &mut Option<FixedTarget>,
     ) -> Result<CheckpointReport> {
         let log = self.log()?;
+        // What an earlier try wrote counts as written, but a failed sync may have lost it.
+        log.refuse_if_poisoned()?;
         self.refuse_moved()?;
         self.make_durable(target)?;
         let writeback = Writeback {
@@ -229,6 +231,8 @@ impl Shared {
 
     /// One sync at a time: the kernel tells one caller of a failed one.
     fn sync_live_alone(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
+        // A sync that succeeds after one that failed says nothing of what that one lost (E8).
+        self.log.as_ref().map_or(Ok(()), Log::refuse_if_poisoned)?;
         // Cleared first: whoever writes from here on says so again.
         self.is_live_unsynced.store(false, Ordering::SeqCst);
         self.data.sync_data().map_err(|source| {
@@ -242,6 +246,7 @@ impl Shared {
     /// Writes `next` over the copy that is not the newest, syncs it, and makes it the header. After
     /// a failure the same copy is written again the next time, never the good one.
     pub(crate) fn write_header_copy(&self, mut next: Header) -> Result<()> {
+        self.log()?.refuse_if_poisoned()?;
         next.sequence = next.sequence.checked_add(1).ok_or(EngineError::Exhausted {
             what: "the header's sequence",
         })?;

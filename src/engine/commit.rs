@@ -1,4 +1,7 @@
 //! The commit: from a write set to the log, the page table and the order of commits.
+//!
+//! A transaction may be larger than memory: its pages go from the spool to the log one by one, and
+//! stay in the spool as versions.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,82 +9,121 @@ use std::sync::Arc;
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::page_io::PageRead;
+use crate::engine::page_table::Content;
 use crate::engine::shared::{BellState, Shared};
-use crate::engine::wal::{CommitFields, PageChange, encode_commit};
-use crate::engine::write_set::{Changed, WriteSet};
+use crate::engine::wal::{Appending, CommitRecord, Form, RecordKind, commit_record_bytes};
+use crate::engine::write_set::{After, Changed, WriteSet};
 use crate::lsn::Lsn;
-use crate::page::{PageNo, PageRef};
+use crate::page::PageNo;
+
+/// A page on its way into the log, with its size there fixed.
+struct Planned {
+    page: PageNo,
+    after: After,
+    form: Form,
+}
 
 impl Shared {
     /// Puts a commit into the log and the page table and makes it the newest; not durable yet.
     ///
-    /// Errors: `Poisoned`, `Io`, `Exhausted`; then it is as if it had not been tried (W1).
+    /// Errors: `Poisoned`, `Io`, `Spool`, `Exhausted`; then it is as if it had not been tried (W1).
     pub(super) fn append_commit(&self, set: WriteSet) -> Result<CommitPoint> {
         let log = self.log()?;
-        let base = set.base();
-        let fields = CommitFields {
-            timestamp: base.timestamp.next().ok_or(EngineError::Exhausted {
-                what: "the commit numbers",
-            })?,
-            wall_ns: base
-                .wall_after(self.host.clock.wall_ns())
-                .ok_or(EngineError::Exhausted {
-                    what: "the wall clock",
-                })?,
-            synced: log.durable(),
-            page_count: set.page_count(),
-            free: set.free_list(),
-        };
+        let record = self.commit_record(&set, log.durable())?;
         let changed = set.into_changed();
         let mut append = self.append.lock();
-        let (records, point, pages) =
-            encode(changed, &append.imaged, &fields, log.end(), log.salt());
-        self.relief.with(self.sink.as_deref(), || {
-            log.append(&records, pages.iter().map(|(page, _)| *page))
+        let mut planned = plan(changed, &append.imaged);
+        let page_bytes = self.page_size.bytes();
+        let pages = planned.iter().map(|p| p.form.record_bytes(page_bytes));
+        let bytes = pages.sum::<u64>() + commit_record_bytes();
+        let (point, versions) = self.relief.with(self.sink.as_deref(), || {
+            self.append_planned(&mut planned, &record, log.begin_append(bytes)?)
         })?;
-        drop(records);
         let readers = self.registry.snapshot();
-        for (page, image) in pages {
+        for (page, content) in versions {
             append.imaged.insert(page);
-            self.table.publish(page, image, &readers);
+            self.table.publish(page, point.lsn, content, &readers);
         }
         self.registry.advance_newest(point);
+        let unwritten_pages = append.imaged.len() as u64;
         drop(append);
         let since_checkpoint = point.lsn.0.saturating_sub(self.header.lock().point.lsn.0);
-        if since_checkpoint > self.sizes.checkpoint_bytes {
+        if since_checkpoint > self.sizes.checkpoint_bytes
+            || unwritten_pages > self.sizes.checkpoint_pages
+        {
             self.bell.ring(BellState::Wanted);
         }
         Ok(point)
     }
+
+    /// Writes the commit; leaves nothing of it if that fails, so that it can be tried again.
+    fn append_planned(
+        &self,
+        planned: &mut [Planned],
+        record: &CommitRecord,
+        mut appending: Appending<'_>,
+    ) -> Result<(CommitPoint, Vec<(PageNo, Content)>)> {
+        let point = record.point(appending.end());
+        // What recovery would refuse is not committed.
+        if let Some((what, _)) = point.fault(self.page_size) {
+            return Err(EngineError::Exhausted { what });
+        }
+        let mut versions = Vec::with_capacity(planned.len());
+        for planned in planned {
+            versions.push((planned.page, planned.append(&mut appending, point.lsn)?));
+        }
+        appending.push(RecordKind::Commit, &record.encode())?;
+        appending.finish(versions.iter().map(|(page, _)| *page))?;
+        Ok((point, versions))
+    }
+
+    fn commit_record(&self, set: &WriteSet, synced: Lsn) -> Result<CommitRecord> {
+        let base = set.base();
+        let what = "the commit numbers";
+        let timestamp = base.timestamp.next();
+        Ok(CommitRecord {
+            timestamp: timestamp.ok_or(EngineError::Exhausted { what })?,
+            wall_ns: base.wall_after(self.host.clock.wall_ns()),
+            synced,
+            page_count: set.page_count(),
+            free: set.free_list(),
+        })
+    }
 }
 
-type Encoded = (Vec<u8>, CommitPoint, Vec<(PageNo, PageRef)>);
+/// Fixes the form of every record: a delta only for a page with an image since the checkpoint (E6).
+fn plan(changed: Vec<(PageNo, Changed)>, imaged: &HashSet<PageNo>) -> Vec<Planned> {
+    let planned = changed.into_iter().map(|(page, changed)| {
+        let form = match &changed.after {
+            After::Image(after) => {
+                let before = changed.before.filter(|_| imaged.contains(&page));
+                Form::of(before.as_deref(), after)
+            }
+            After::Spooled(_, hole) => Form::Image { hole: hole.clone() },
+        };
+        let after = changed.after;
+        Planned { page, after, form }
+    });
+    planned.collect()
+}
 
-/// Seals and encodes the pages: a delta only for a page with an image since the checkpoint (E6).
-fn encode(
-    changed: Vec<(PageNo, Changed)>,
-    imaged: &HashSet<PageNo>,
-    fields: &CommitFields,
-    start: Lsn,
-    salt: u64,
-) -> Encoded {
-    let mut pages: Vec<(PageNo, Option<PageRef>, PageRef)> = changed
-        .into_iter()
-        .map(|(page, c)| (page, c.before, c.after))
-        .collect();
-    let mut changes: Vec<PageChange<'_>> = pages
-        .iter_mut()
-        .map(|(page, before, after)| PageChange {
-            page: *page,
-            before: before.as_deref().filter(|_| imaged.contains(page)),
-            after: Arc::make_mut(after),
-        })
-        .collect();
-    let (records, point) = encode_commit(&mut changes, fields, start, salt);
-    drop(changes);
-    let pages = pages
-        .into_iter()
-        .map(|(page, _, after)| (page, after))
-        .collect();
-    (records, point, pages)
+impl Planned {
+    /// Seals the page and appends its record; gives the version that it becomes.
+    fn append(&mut self, appending: &mut Appending<'_>, lsn: Lsn) -> Result<Content> {
+        let Self { page, after, form } = self;
+        let (image, content) = match after {
+            After::Image(image) => {
+                Arc::make_mut(image).seal(lsn);
+                (image.clone(), Content::Image(image.clone()))
+            }
+            After::Spooled(slot, _) => {
+                let mut image = slot.read(*page)?;
+                image.seal(lsn);
+                (Arc::new(image), Content::Backed(slot.clone()))
+            }
+        };
+        let (kind, payload) = form.encode(*page, &image);
+        appending.push(kind, &payload)?;
+        Ok(content)
+    }
 }

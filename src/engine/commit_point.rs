@@ -29,13 +29,22 @@ pub(crate) struct FixedTarget {
 
 /// Numbers of a commit from this on are no database's: they are damage, or somebody's malice.
 const NUMBER_MAX: u64 = 1 << 63;
+/// The latest that a machine's clock is believed: in the year 2262. Below the bound are then numbers
+/// for as many commits as nanoseconds fit into 104 days, even if every one must add one to the last.
+const WALL_MAX_NS: u64 = NUMBER_MAX - (1 << 53);
 /// Fewest pages of a database: two headers and the catalog.
 const PAGE_COUNT_MIN: u64 = 3;
 
+/// What a machine's clock says, as far as it is believed.
+pub(crate) fn bounded_wall(now: u64) -> u64 {
+    now.min(WALL_MAX_NS)
+}
+
 impl CommitPoint {
-    /// The wall clock of the next commit: `now`, but after this one's.
-    pub(crate) fn wall_after(&self, now: u64) -> Option<u64> {
-        Some(now.max(self.wall_ns.checked_add(1)?))
+    /// The wall clock of the next commit: `now`, but after this one's, whatever the machine's clock
+    /// does. A clock that stands past the year 2262 counts as standing there.
+    pub(crate) fn wall_after(&self, now: u64) -> u64 {
+        bounded_wall(now).max(self.wall_ns.saturating_add(1))
     }
 
     /// What makes this the state of no database, if anything does: a field and its value.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::engine::catalog::{self, CATALOG_ROOT};
-use crate::engine::commit_point::CommitPoint;
+use crate::engine::commit_point::{CommitPoint, bounded_wall};
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{Header, HeaderState};
 use crate::engine::page_io::{FreeList, PageRead, PageWrite};
@@ -59,7 +59,7 @@ pub(super) fn create_page_file(host: &Host, dir: &Path, page_size: PageSize) -> 
     let (database, history) = ids.split_at(16);
     let point = CommitPoint {
         timestamp: Timestamp(0),
-        wall_ns: host.clock.wall_ns(),
+        wall_ns: bounded_wall(host.clock.wall_ns()),
         lsn: Lsn::ZERO,
         page_count: CATALOG_ROOT.0 + 1,
         free: FreeList::default(),

@@ -86,6 +86,16 @@ pub enum EngineError {
         /// What is wrong.
         fault: PageFault,
     },
+    /// The spool gave back other bytes than were put there. What is committed is in the log.
+    #[error(
+        "the spool file gave page {page} back damaged ({fault}); nothing that was committed is lost: open the database again, and look after the disk"
+    )]
+    Spool {
+        /// The page.
+        page: PageNo,
+        /// What is wrong.
+        fault: PageFault,
+    },
     /// A page is whole, but its content breaks a rule of its structure.
     #[error("data.pages is damaged at page {page}: expected {expected}, found {found}")]
     Structure {
@@ -97,7 +107,7 @@ pub enum EngineError {
         found: u64,
     },
     /// Both copies of the header are damaged, or the file is no page file at all.
-    #[error("{} is not a stillfs page file, or both copies of its header are damaged ({fault})", path.display())]
+    #[error("{} is not a stillfs page file, or both copies of its header are damaged ({fault}); if it was one, restore it from a backup", path.display())]
     Header {
         /// The file.
         path: PathBuf,
@@ -365,7 +375,10 @@ impl EngineError {
             | Self::Untrusted { .. }
             | Self::Aborted
             | Self::Exhausted { .. } => ErrorKind::Invalid,
-            Self::Poisoned { .. } | Self::Capture { .. } | Self::Sink { .. } => ErrorKind::Internal,
+            Self::Poisoned { .. }
+            | Self::Spool { .. }
+            | Self::Capture { .. }
+            | Self::Sink { .. } => ErrorKind::Internal,
         }
     }
 }

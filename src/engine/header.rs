@@ -39,7 +39,7 @@ use crate::engine::page_io::FreeList;
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::{Lsn, Timestamp};
 use crate::os::{self, File};
-use crate::page::{PageBuf, PageKind, PageNo, PageSize};
+use crate::page::{self, PageBuf, PageKind, PageNo, PageSize};
 
 /// Bytes at the start of a header page that hold all of it.
 pub const HEADER_BYTES: usize = 512;
@@ -267,10 +267,28 @@ pub(crate) fn read(file: &dyn File, path: &Path) -> Result<Header> {
     for shift in 12..=16 {
         consider(1 << shift, false)?;
     }
-    best.ok_or_else(|| EngineError::Header {
+    let best = best.ok_or_else(|| EngineError::Header {
         path: path.to_owned(),
         fault,
-    })
+    })?;
+    for copy in bad_copies(file, &best) {
+        tracing::warn!(path = %path.display(), page = %copy, "a copy of the header is damaged; the other one counts");
+    }
+    Ok(best)
+}
+
+/// The copies of `header` in `file` that are not whole. A torn one is what a crash in the middle of a
+/// checkpoint leaves; the next checkpoint or open writes it anew.
+pub(crate) fn bad_copies(file: &dyn File, header: &Header) -> Vec<PageNo> {
+    let is_bad = |copy: &PageNo| {
+        let mut bytes = PageBuf::zeroed(header.page_size);
+        let offset = copy.0 * u64::from(header.page_size.get());
+        os::read_exact_at(file, &mut bytes, offset).is_err()
+            || page::check(&bytes, *copy, Lsn::MAX).is_err()
+            || Header::decode(&bytes).is_err()
+    };
+    let copies = [PageNo(0), PageNo(1)];
+    copies.into_iter().filter(is_bad).collect()
 }
 
 #[cfg(test)]
@@ -305,9 +323,9 @@ mod tests {
     #[test]
     fn encoded_header_decodes_to_itself_and_is_a_valid_page() {
         let header = sample();
-        let page = header.encode(PageNo(1));
-        assert_eq!(Header::decode(&page), Ok(header));
-        assert_eq!(crate::page::check(&page, PageNo(1), Lsn(4096)), Ok(()));
+        let bytes = header.encode(PageNo(1));
+        assert_eq!(Header::decode(&bytes), Ok(header));
+        assert_eq!(page::check(&bytes, PageNo(1), Lsn(4096)), Ok(()));
     }
 
     #[test]

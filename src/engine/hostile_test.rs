@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::*;
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::engine::page_io::FreeList;
-use crate::engine::wal::{CommitFields, encode_commit};
+use crate::engine::wal::{CommitRecord, RecordKind, push_record};
 use crate::lsn::{Lsn, Timestamp};
 use crate::os::{self, OpenMode, SimulatedHost};
 use crate::page::PageNo;
@@ -80,7 +80,7 @@ fn page_count_of_a_commit_beyond_file_and_log_is_refused() {
     os::read_exact_at(&*segment, &mut head, 0).unwrap();
     let field = |at| crate::codec::get_u64(&head, at).unwrap();
     let length = segment.len().unwrap();
-    let fields = CommitFields {
+    let record = CommitRecord {
         timestamp: Timestamp(1000),
         wall_ns: u64::MAX >> 1,
         synced: Lsn(0),
@@ -88,7 +88,14 @@ fn page_count_of_a_commit_beyond_file_and_log_is_refused() {
         free: FreeList::default(),
     };
     let start = Lsn(field(56) + length - 512);
-    let (bytes, _) = encode_commit(&mut [], &fields, start, field(64));
+    let mut bytes = Vec::new();
+    push_record(
+        &mut bytes,
+        field(64),
+        start,
+        RecordKind::Commit,
+        &record.encode(),
+    );
     os::write_all_at(&*segment, &bytes, length).unwrap();
     for result in [
         Engine::open_read_only(&machine.host, Path::new(DIR), 0),

@@ -30,14 +30,20 @@
 //!   to the live file.
 //! * E11 Before the sink prepares itself for the new epoch, all valid header copies carry one and the
 //!   same: where a crash left two, the newer one's is written to both.
+//! * E12 An image that comes back from the spool is the one that was put there, or an error: each slot's
+//!   checksum stays in memory. A slot is used again only when nobody holds it any more.
+//! * E13 The page images in memory stay within a bound. A version whose image leaves memory has a
+//!   backing that gives it again, the spool or the log; where none can be made, the image stays, and
+//!   new transactions are refused until one can.
+//! * E14 A commit enters the log in pieces and becomes a part of it with the last one, its Commit
+//!   record; what fails before that leaves nothing.
 //!
 //! Locking: writer slot, checkpoint, append, registry, points, in this order; the gate is passed with
 //! the checkpoint lock held. Readers take the registry's lock twice and shard locks of the page
 //! table. A commit waits for the sync of its own log bytes, and while a checkpoint starts a segment, which
 //! takes a few syncs; a new transaction waits for a checkpoint only when the log is at its limit.
 //!
-//! Not here: versions beyond memory (they are kept in memory until a checkpoint; see docs/design.md),
-//! pins, sockets.
+//! Not here: pins, sockets.
 
 pub(crate) mod btree;
 pub(crate) mod catalog;
@@ -60,6 +66,7 @@ mod recovery;
 mod relief;
 mod shared;
 mod snapshot;
+mod spool;
 pub mod takeover;
 #[cfg(test)]
 mod tests;
@@ -130,6 +137,8 @@ pub struct EngineStats {
     pub version_bytes: u64,
     /// Bytes of clean pages in memory.
     pub cache_bytes: u64,
+    /// Bytes of page images in the spool file, for which memory had no room.
+    pub spool_bytes: u64,
 }
 
 impl Engine {
@@ -279,6 +288,7 @@ impl Engine {
             wal_bytes: self.shared.log.as_ref().map_or(0, wal::Log::bytes),
             version_bytes: versions * page_size,
             cache_bytes: clean * page_size,
+            spool_bytes: self.shared.table.spool_bytes(),
         }
     }
 }

@@ -21,8 +21,9 @@ use crate::engine::commit_point::CommitPoint;
 use crate::engine::create::{LOCK_FILE, PAGE_FILE, create_page_file, refuse_foreign_content};
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{self, Header, HeaderState};
-use crate::engine::recovery::{self, Recovered};
+use crate::engine::recovery::{self, Recovered, ReplayRoom};
 use crate::engine::shared::{Identity, Shared, Sizes};
+use crate::engine::spool::Spool;
 use crate::engine::takeover::{TakeoverSteps, take_over};
 use crate::engine::wal::{LOG_DIR, Log, LogIdentity};
 use crate::engine::writeback::PreImageSink;
@@ -51,9 +52,11 @@ pub struct EngineOptions {
     pub create: Create,
     /// Page size of a database that is made; an existing one keeps its own.
     pub page_size: PageSize,
-    /// Bytes of clean pages to keep in memory.
+    /// Bytes of page images to keep in memory: a quarter of it for the transaction that writes, the
+    /// rest for what is read and for what the live file does not hold yet. More goes to a spool file.
     pub cache_bytes: u64,
-    /// Log bytes since the last checkpoint that start the next.
+    /// Log bytes since the last checkpoint that start the next; so do changed pages that fill half of
+    /// the memory for them. With `u64::MAX` none starts by itself.
     pub checkpoint_bytes: u64,
     /// Log bytes at which new transactions wait for a checkpoint.
     pub log_bytes_max: u64,
@@ -134,7 +137,10 @@ impl Engine {
         let data_path = dir.join(PAGE_FILE);
         let data = open_page_file(host, dir, &data_path, options)?;
         let header = header::read(&*data, &data_path)?;
-        let recovered = recovery::recover(host, dir, &header)?;
+        let sizes = Sizes::writing(options, header.page_size);
+        let spool = Some(Spool::new(host, dir, header.page_size));
+        let room = ReplayRoom::new(options.cache_bytes, spool.clone());
+        let recovered = recovery::recover(host, dir, &header, &room)?;
         refuse_short(&*data, &data_path, &header)?;
         recovered.sync(host, dir)?;
         let epoch = random::nonzero(&*host.random)
@@ -146,21 +152,10 @@ impl Engine {
             epoch,
         };
         let log = start_log(host, dir, &header, identity, &recovered)?;
-        let reading = Shared::reading(
-            host,
-            dir,
-            data,
-            header,
-            recovered.point,
-            options.cache_bytes,
-        );
+        let reading = Shared::reading(host, dir, data, header, recovered.point, sizes, spool);
         let mut shared = Shared {
             dir_lock: Some(dir_lock),
             identity,
-            sizes: Sizes {
-                checkpoint_bytes: options.checkpoint_bytes,
-                log_bytes_max: options.log_bytes_max,
-            },
             log: Some(log),
             ..reading
         };
@@ -191,7 +186,8 @@ impl Engine {
             .map_err(|source| missing_or_io(source, dir, &data_path))?;
         let header = header::read(&*data, &data_path)?;
         refuse_short(&*data, &data_path, &header)?;
-        let recovered = recovery::recover(host, dir, &header)?;
+        let room = ReplayRoom::new(cache_bytes, None);
+        let recovered = recovery::recover(host, dir, &header, &room)?;
         let mut engine = Self::read_only(host, dir, data, header, recovered, cache_bytes);
         Arc::get_mut(&mut engine.shared)
             .expect("nobody else has it yet")
@@ -235,7 +231,8 @@ impl Engine {
         recovered: Recovered,
         cache_bytes: u64,
     ) -> Self {
-        let shared = Shared::reading(host, dir, data, header, recovered.point, cache_bytes);
+        let sizes = Sizes::reading(cache_bytes, header.page_size);
+        let shared = Shared::reading(host, dir, data, header, recovered.point, sizes, None);
         recovered.publish(&shared.table, &shared.registry);
         Self {
             shared: Arc::new(shared),

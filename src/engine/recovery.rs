@@ -1,25 +1,35 @@
 //! Recovery: from the log back to the newest commit.
 //!
-//! The log is scanned once and gives, per page, its newest image and the deltas after it; only then
-//! are the pages made, one by one. They become versions in the page table, as if their commits had
-//! just happened; the next checkpoint writes them to the live file.
+//! The log is scanned once and gives, per page, where its newest image is and the deltas after it.
+//! Each page is then made once, to see that it can be, and forgotten: the images stay in the log until
+//! they are used. They become versions in the page table, as if their commits had just happened; the
+//! next checkpoint writes them to the live file.
+//!
+//! What stays in memory is bounded (E13): one entry per page, and as many positions of deltas as the
+//! cache has room for. When there are more, the pages are made and go to the spool.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{EngineError, LogFault, Result};
 use crate::engine::header::{Header, HeaderState};
-use crate::engine::page_table::PageTable;
+use crate::engine::page_table::{Backing, Content, PageTable};
 use crate::engine::readers::ReaderRegistry;
+use crate::engine::spool::{Slot, Spool};
 use crate::engine::wal::{
-    LOG_DIR, MissingLog, PageRecord, RecordPosition, Scan, ScannedPage, SealedSegment, apply_delta,
-    scan,
+    LOG_DIR, MissingLog, PageRecord, RecordPosition, Scan, ScannedPage, ScannedVisit,
+    SealedSegment, apply_delta, scan,
 };
 use crate::lsn::Lsn;
 use crate::os::Host;
-use crate::page::{PageBuf, PageNo, PageRef};
+use crate::page::{PageBuf, PageNo};
+
+/// Positions of records that recovery may keep however small the cache is.
+const RECORDS_MIN: u64 = 1 << 14;
+/// Bytes of the cache for each position: a position takes about 24.
+const CACHE_BYTES_PER_RECORD: u64 = 64;
 
 /// What the log gave.
 #[derive(Debug)]
@@ -28,25 +38,61 @@ pub(crate) struct Recovered {
     pub(crate) point: CommitPoint,
     /// Where the next segment starts.
     pub(crate) log_end: Lsn,
-    pages: Vec<(PageNo, PageRef)>,
-    scan: Option<Scan>,
+    pages: Vec<(PageNo, Lsn, LoggedPage)>,
+    scan: Option<Arc<Scan>>,
 }
 
-/// The records that make one page: an image first, deltas after it.
-#[derive(Debug, Default)]
-struct Parts(Vec<(RecordPosition, Lsn)>);
+/// How much memory recovery may use, and where the rest goes.
+#[derive(Clone, Debug)]
+pub(crate) struct ReplayRoom {
+    cache_bytes: u64,
+    /// `None` for a database that is only read: then nothing is bounded but the images.
+    spool: Option<Arc<Spool>>,
+}
 
-/// Replays the log in memory; changes nothing on disk.
+impl ReplayRoom {
+    pub(crate) fn new(cache_bytes: u64, spool: Option<Arc<Spool>>) -> Self {
+        Self { cache_bytes, spool }
+    }
+}
+
+/// What makes one page: an image, and the deltas after it.
+#[derive(Debug, Default)]
+struct Parts {
+    /// The page as it was made before, if the records below are deltas only.
+    made: Option<(Arc<Slot>, Lsn)>,
+    records: Vec<(RecordPosition, Lsn)>,
+}
+
+/// A page whose newest image the log gives.
+#[derive(Debug)]
+struct LoggedPage {
+    scan: Arc<Scan>,
+    log_dir: Arc<PathBuf>,
+    parts: Parts,
+}
+
+impl Backing for LoggedPage {
+    fn load(&self, page: PageNo, _lsn: Lsn) -> Result<PageBuf> {
+        make_page(&self.scan, page, &self.parts, &self.log_dir)
+    }
+}
+
+/// Looks at the log without changing anything on disk.
 ///
 /// Errors: `Log`, `ForeignLog`, `FutureVersion`, `Io`.
-pub(crate) fn recover(host: &Host, dir: &Path, header: &Header) -> Result<Recovered> {
-    let log_dir = dir.join(LOG_DIR);
+pub(crate) fn recover(
+    host: &Host,
+    dir: &Path,
+    header: &Header,
+    room: &ReplayRoom,
+) -> Result<Recovered> {
+    let log_dir = Arc::new(dir.join(LOG_DIR));
     let missing = match header.state {
         HeaderState::Clean => MissingLog::MeansClean,
         HeaderState::LogNeeded => MissingLog::IsError,
     };
-    let mut parts: HashMap<PageNo, Parts> = HashMap::new();
-    let mut point = header.point;
+    let mut replay = Replay::new(&log_dir, header, room);
     let ids = (header.database, header.history);
     let from = header.log_start;
     let read = scan(
@@ -56,57 +102,38 @@ pub(crate) fn recover(host: &Host, dir: &Path, header: &Header) -> Result<Recove
         header.page_size,
         from,
         missing,
-        &mut |commit| {
-            if let Some((field, found)) = commit.point.fault(header.page_size) {
-                let (at, fault) = (commit.point.lsn, LogFault::Record { field, found });
-                return Err(EngineError::Log {
-                    segment: log_dir.clone(),
-                    at,
-                    fault,
-                });
-            }
-            if commit.point.timestamp <= point.timestamp || commit.point.wall_ns <= point.wall_ns {
-                let found = commit.point.timestamp.0;
-                let fault = LogFault::Record {
-                    field: "timestamp",
-                    found,
-                };
-                return Err(EngineError::Log {
-                    segment: log_dir.clone(),
-                    at: commit.point.lsn,
-                    fault,
-                });
-            }
-            point = commit.point;
-            commit
-                .pages
-                .iter()
-                .try_for_each(|page| add_part(&mut parts, page, point, &log_dir))
-        },
+        &mut |commit| replay.add_commit(&commit),
     )?;
-    let mut pages = Vec::with_capacity(parts.len());
-    for (page, parts) in parts {
-        pages.push((page, Arc::new(make_page(&read, page, &parts, &log_dir)?)));
-    }
-    refuse_uncovered(&pages, header, point, &log_dir)?;
-    let log_end = read.end;
+    let Replay { pages, point, .. } = replay;
+    let (log_end, read) = (read.end, Arc::new(read));
+    refuse_uncovered(pages.keys(), header, point, &log_dir)?;
+    let pages = pages.into_iter().map(|(page, parts)| {
+        let lsn = make_page(&read, page, &parts, &log_dir)?.lsn();
+        let (scan, log_dir) = (read.clone(), log_dir.clone());
+        let logged = LoggedPage {
+            scan,
+            log_dir,
+            parts,
+        };
+        Ok((page, lsn, logged))
+    });
     Ok(Recovered {
         point,
         log_end,
-        pages,
+        pages: pages.collect::<Result<_>>()?,
         scan: Some(read),
     })
 }
 
 /// E9: a page below the page count is in the page file or was replayed. A count that lies would be
 /// believed by whatever walks or counts the pages.
-fn refuse_uncovered(
-    pages: &[(PageNo, PageRef)],
+fn refuse_uncovered<'a>(
+    pages: impl Iterator<Item = &'a PageNo>,
     header: &Header,
     point: CommitPoint,
     log_dir: &Path,
 ) -> Result<()> {
-    let replayed = pages.iter().map(|(page, _)| page.0.saturating_add(1)).max();
+    let replayed = pages.map(|page| page.0.saturating_add(1)).max();
     if point.page_count <= header.point.page_count.max(replayed.unwrap_or_default()) {
         return Ok(());
     }
@@ -120,36 +147,119 @@ fn refuse_uncovered(
     })
 }
 
-fn add_part(
-    parts: &mut HashMap<PageNo, Parts>,
-    page: &ScannedPage,
-    commit: CommitPoint,
-    log_dir: &Path,
-) -> Result<()> {
-    let fault = if page.page.0 < 2 || page.page.0 >= commit.page_count {
-        LogFault::Record {
-            field: "page",
-            found: page.page.0,
+/// The commits so far.
+struct Replay<'a> {
+    log_dir: &'a Path,
+    header: &'a Header,
+    spool: Option<&'a Arc<Spool>>,
+    point: CommitPoint,
+    pages: HashMap<PageNo, Parts>,
+    record_count: u64,
+    records_max: u64,
+}
+
+impl<'a> Replay<'a> {
+    fn new(log_dir: &'a Path, header: &'a Header, room: &'a ReplayRoom) -> Self {
+        Self {
+            log_dir,
+            header,
+            spool: room.spool.as_ref(),
+            point: header.point,
+            pages: HashMap::new(),
+            record_count: 0,
+            records_max: (room.cache_bytes / CACHE_BYTES_PER_RECORD).max(RECORDS_MIN),
         }
-    } else if page.is_image {
-        parts.insert(page.page, Parts(vec![(page.position, commit.lsn)]));
-        return Ok(());
-    } else if let Some(parts) = parts.get_mut(&page.page) {
-        parts.0.push((page.position, commit.lsn));
-        return Ok(());
-    } else {
-        LogFault::Delta { page: page.page }
-    };
-    Err(EngineError::Log {
-        segment: log_dir.to_owned(),
-        at: commit.lsn,
-        fault,
-    })
+    }
+
+    fn damaged(&self, at: Lsn, fault: LogFault) -> EngineError {
+        EngineError::Log {
+            segment: self.log_dir.to_owned(),
+            at,
+            fault,
+        }
+    }
+
+    fn add_commit(&mut self, commit: &ScannedVisit<'_>) -> Result<()> {
+        let ScannedVisit { pages, point, scan } = *commit;
+        let wrong = |field, found| self.damaged(point.lsn, LogFault::Record { field, found });
+        if let Some((field, found)) = point.fault(self.header.page_size) {
+            return Err(wrong(field, found));
+        }
+        if point.timestamp <= self.point.timestamp || point.wall_ns <= self.point.wall_ns {
+            return Err(wrong("timestamp", point.timestamp.0));
+        }
+        self.point = point;
+        for page in pages {
+            self.add_record(page)?;
+        }
+        if self.record_count > self.records_max {
+            self.fold(scan)?;
+        }
+        Ok(())
+    }
+
+    fn add_record(&mut self, scanned: &ScannedPage) -> Result<()> {
+        let (page, record) = (scanned.page, (scanned.position, self.point.lsn));
+        let fault = if page.0 < 2 || page.0 >= self.point.page_count {
+            LogFault::Record {
+                field: "page",
+                found: page.0,
+            }
+        } else if scanned.is_image {
+            let parts = Parts {
+                made: None,
+                records: vec![record],
+            };
+            let replaced = self.pages.insert(page, parts);
+            self.record_count += 1;
+            self.record_count -= replaced.map_or(0, |parts| parts.records.len() as u64);
+            return Ok(());
+        } else if let Some(parts) = self.pages.get_mut(&page) {
+            parts.records.push(record);
+            self.record_count += 1;
+            return Ok(());
+        } else {
+            LogFault::Delta { page }
+        };
+        Err(self.damaged(self.point.lsn, fault))
+    }
+
+    /// Makes the pages that have deltas and puts them into the spool. Where it refuses, memory grows:
+    /// that is better than a database that does not open.
+    fn fold(&mut self, scan: &Scan) -> Result<()> {
+        let Some(spool) = self.spool else {
+            return Ok(());
+        };
+        for (page, parts) in &mut self.pages {
+            if parts.made.is_none() && parts.records.len() < 2 || parts.records.is_empty() {
+                continue;
+            }
+            let image = make_page(scan, *page, parts, self.log_dir)?;
+            match spool.store(&image) {
+                Ok(slot) => {
+                    self.record_count -= parts.records.len() as u64;
+                    let (made, records) = (Some((slot, image.lsn())), Vec::new());
+                    *parts = Parts { made, records };
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot put replayed pages into the spool; memory grows");
+                    self.records_max = u64::MAX;
+                    return Ok(());
+                }
+            }
+        }
+        // Images alone may be more than that: then the next look is worth it later only.
+        self.records_max = self.records_max.max(2 * self.record_count);
+        Ok(())
+    }
 }
 
 fn make_page(scan: &Scan, page: PageNo, parts: &Parts, log_dir: &Path) -> Result<PageBuf> {
-    let mut made: Option<PageBuf> = None;
-    for &(position, commit_end) in &parts.0 {
+    let mut made = match &parts.made {
+        Some((slot, lsn)) => Some(slot.load(page, *lsn)?),
+        None => None,
+    };
+    for &(position, commit_end) in &parts.records {
         let damaged = |fault| EngineError::Log {
             segment: log_dir.to_owned(),
             at: commit_end,
@@ -193,7 +303,8 @@ impl Recovered {
 
     /// The segments that were read, for the log that goes on after them.
     pub(crate) fn sealed(&self) -> Vec<SealedSegment> {
-        self.scan.as_ref().map(Scan::sealed).unwrap_or_default()
+        let scan = self.scan.as_ref();
+        scan.map(|scan| scan.sealed()).unwrap_or_default()
     }
 
     /// A number that no segment has.
@@ -204,8 +315,8 @@ impl Recovered {
     /// Makes the replayed pages versions of the table.
     pub(crate) fn publish(self, table: &PageTable, registry: &ReaderRegistry) {
         let readers = registry.snapshot();
-        for (page, image) in self.pages {
-            table.publish(page, image, &readers);
+        for (page, lsn, logged) in self.pages {
+            table.publish(page, lsn, Content::Backed(Arc::new(logged)), &readers);
         }
     }
 }

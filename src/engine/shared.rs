@@ -13,9 +13,11 @@ use crate::engine::create::PAGE_FILE;
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::gate::Gate;
 use crate::engine::header::Header;
+use crate::engine::open::EngineOptions;
 use crate::engine::page_table::{Lookup, PageTable};
 use crate::engine::readers::ReaderRegistry;
 use crate::engine::relief::Relief;
+use crate::engine::spool::Spool;
 use crate::engine::wal::Log;
 use crate::engine::writeback::{PreImageSink, offset_of};
 use crate::id::{DatabaseId, Epoch, HistoryId};
@@ -41,7 +43,47 @@ pub(crate) struct Sizes {
     pub(crate) checkpoint_bytes: u64,
     /// Log bytes at which a new transaction waits for a checkpoint.
     pub(crate) log_bytes_max: u64,
+    /// Pages changed since the last checkpoint that start one: it writes them where they belong,
+    /// before memory has no room for them and the spool must take them.
+    pub(crate) checkpoint_pages: u64,
+    /// Images in memory: of the page table, and of the transaction that writes.
+    pub(crate) table_images: u64,
+    pub(crate) transaction_images: u64,
 }
+
+impl Sizes {
+    /// Of an engine that only reads.
+    pub(crate) fn reading(cache_bytes: u64, page_size: PageSize) -> Self {
+        Self {
+            checkpoint_bytes: u64::MAX,
+            log_bytes_max: u64::MAX,
+            checkpoint_pages: u64::MAX,
+            table_images: cache_bytes / u64::from(page_size.get()),
+            transaction_images: 0,
+        }
+    }
+
+    /// Of an engine that writes: a quarter of the memory is for the transaction.
+    pub(crate) fn writing(options: &EngineOptions, page_size: PageSize) -> Self {
+        let images = options.cache_bytes / u64::from(page_size.get());
+        let table_images = images - images / 4;
+        let starts_by_itself = options.checkpoint_bytes < u64::MAX;
+        Self {
+            checkpoint_bytes: options.checkpoint_bytes,
+            log_bytes_max: options.log_bytes_max,
+            checkpoint_pages: if starts_by_itself {
+                (table_images / 2).max(CHECKPOINT_PAGES_MIN)
+            } else {
+                u64::MAX
+            },
+            table_images,
+            transaction_images: images / 4,
+        }
+    }
+}
+
+/// However little memory there is, so many changed pages are worth a checkpoint.
+const CHECKPOINT_PAGES_MIN: u64 = 1024;
 
 /// What the order of commits protects; its lock serialises appends to the log.
 #[derive(Debug, Default)]
@@ -97,6 +139,8 @@ pub(crate) struct Shared {
     /// `None` when opened for reading only.
     pub(crate) log: Option<Log>,
     pub(crate) table: PageTable,
+    /// `None` when opened for reading only.
+    pub(crate) spool: Option<Arc<Spool>>,
     pub(crate) registry: ReaderRegistry,
     pub(crate) writer: WriterSlot,
     pub(crate) append: Mutex<Append>,
@@ -169,14 +213,16 @@ impl Bell {
 }
 
 impl Shared {
-    /// The parts of an engine that only reads `data`, as it stands at `point`.
+    /// The parts of an engine that only reads `data`, as it stands at `point`. One that will write has
+    /// a spool.
     pub(crate) fn reading(
         host: &Host,
         dir: &Path,
         data: Arc<dyn File>,
         header: Header,
         point: CommitPoint,
-        cache_bytes: u64,
+        sizes: Sizes,
+        spool: Option<Arc<Spool>>,
     ) -> Self {
         let Header {
             database,
@@ -197,12 +243,10 @@ impl Shared {
                 history,
                 epoch,
             },
-            sizes: Sizes {
-                checkpoint_bytes: u64::MAX,
-                log_bytes_max: u64::MAX,
-            },
             log: None,
-            table: PageTable::new(cache_bytes / u64::from(page_size.get())),
+            table: PageTable::new(sizes.table_images, spool.clone()),
+            spool,
+            sizes,
             registry: ReaderRegistry::new(point),
             writer: WriterSlot::default(),
             append: Mutex::default(),
@@ -230,6 +274,7 @@ impl Shared {
         for _ in 0..8 {
             let generation = match self.table.lookup(page, at) {
                 Lookup::Found(image) => return Ok(image),
+                Lookup::Backed(backing, lsn) => return self.table.load(page, lsn, &*backing),
                 Lookup::Live(generation) => generation,
             };
             let mut image = PageBuf::zeroed(self.page_size);
@@ -262,6 +307,24 @@ impl Shared {
     /// Errors: `ReadOnly`.
     pub(crate) fn log(&self) -> Result<&Log> {
         self.log.as_ref().ok_or(EngineError::ReadOnly)
+    }
+
+    /// Errors: `ReadOnly`.
+    pub(crate) fn spool(&self) -> Result<&Arc<Spool>> {
+        self.spool.as_ref().ok_or(EngineError::ReadOnly)
+    }
+
+    /// Refuses a transaction that memory has no room for (E13).
+    ///
+    /// Errors: `Io` of the spool; it can be tried again.
+    pub(crate) fn refuse_if_strained(&self) -> Result<()> {
+        if !self.table.is_strained() || self.table.relieve_all().is_ok() {
+            return Ok(());
+        }
+        // What a checkpoint writes back needs no spool, and the log that it lets go is space.
+        let _ = self.checkpoint();
+        self.relief
+            .with(self.sink.as_deref(), || self.table.relieve_all())
     }
 
     /// Makes the log durable through `point` (E1).

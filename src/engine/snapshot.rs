@@ -33,8 +33,9 @@ impl Snapshot {
 
     /// The version of `page` at `at`, if the live file does not hold it. Stable only while the gate
     /// is closed.
-    #[must_use]
-    pub fn unwritten(&self, page: PageNo, at: Lsn) -> Option<PageRef> {
+    ///
+    /// Errors: `Spool`, `Log`, `Io` if it cannot be had from where it is kept.
+    pub fn unwritten(&self, page: PageNo, at: Lsn) -> Result<Option<PageRef>> {
         self.shared.table.unwritten(page, at)
     }
 

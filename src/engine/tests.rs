@@ -9,7 +9,17 @@ use crate::engine::error::EngineError;
 use crate::os::random::SeededRandom;
 use crate::os::sim::Faults;
 
+mod clock;
+mod crash_large;
+mod header_copies;
+mod large;
+mod refused;
+
 const DIR: &str = "/db";
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+const ENOLCK: i32 = 37;
+const EDQUOT: i32 = 122;
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -274,7 +284,6 @@ fn failed_sync_poisons_until_the_next_open() {
     };
     put(&engine, b"good").unwrap();
     use crate::os::sim::{Fault, Operation};
-    const EIO: i32 = 5;
     simulated
         .disk
         .set_faults(Faults::none().with(Fault::errno(Operation::SyncData, EIO)));
@@ -304,7 +313,7 @@ fn full_disk_undoes_the_commit_and_nothing_else() {
     let engine = open(&simulated.host).unwrap();
     let put = |key: &[u8], bytes: usize| {
         let mut write = engine.begin_write().unwrap();
-        write.put("t", key, &vec![7; bytes]).unwrap();
+        write.put("t", key, &vec![7; bytes])?;
         write.commit()
     };
     put(b"first", 10).unwrap();

@@ -135,6 +135,7 @@ impl WriteTransaction {
         if log.bytes() > shared.sizes.log_bytes_max {
             shared.shorten_log()?;
         }
+        shared.refuse_if_strained()?;
         shared.writer.take();
         if let Err(error) = log.refuse_if_poisoned() {
             shared.writer.free();
@@ -374,6 +375,9 @@ impl WriteTransaction {
 impl Drop for WriteTransaction {
     fn drop(&mut self) {
         self.set = None;
+        if let Some(spool) = &self.shared.spool {
+            spool.give_back();
+        }
         self.shared.writer.free();
     }
 }

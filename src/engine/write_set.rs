@@ -1,24 +1,60 @@
 //! The pages that the writing transaction has changed, private until its commit.
+//!
+//! Those that memory has no room for wait in the spool. Such a page is logged as a full image, since
+//! what it was before is not kept beside it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::free_list;
 use crate::engine::page_io::{FreeList, PageRead, PageWrite};
 use crate::engine::shared::Shared;
+use crate::engine::spool::Slot;
+use crate::engine::wal::{Hole, longest_zeros};
 use crate::page::{PageBuf, PageKind, PageNo, PageRef, PageSize};
+
+/// Fewest pages of a transaction that stay in memory, whatever the bound.
+const IMAGES_MIN: u64 = 16;
+
+/// The image of a changed page as it will be committed; LSN and checksum are not set yet.
+#[derive(Clone, Debug)]
+pub(crate) enum After {
+    /// In memory.
+    Image(PageRef),
+    /// In the spool, without the run of zeros that its log record will leave out.
+    Spooled(Arc<Slot>, Hole),
+}
 
 /// One changed page.
 #[derive(Debug)]
 pub(crate) struct Changed {
-    /// The committed image that it was changed from; `None` for a page that was formatted.
+    /// The committed image that it was changed from; `None` for a page that was formatted, and for
+    /// one in the spool.
     pub(crate) before: Option<PageRef>,
     /// Whether no commit has had this page yet.
-    pub(crate) is_new: bool,
-    /// The image as it will be committed; LSN and checksum are not set yet.
-    pub(crate) after: PageRef,
+    is_new: bool,
+    pub(crate) after: After,
+    /// Looked at since the clock came by.
+    is_used: AtomicBool,
+}
+
+impl Changed {
+    fn new(before: Option<PageRef>, is_new: bool, after: PageRef) -> Self {
+        Self {
+            before,
+            is_new,
+            after: After::Image(after),
+            is_used: AtomicBool::new(false),
+        }
+    }
+
+    /// Images that it holds in memory.
+    fn image_count(&self) -> u64 {
+        u64::from(self.before.is_some()) + u64::from(matches!(self.after, After::Image(_)))
+    }
 }
 
 /// See the head of the file.
@@ -29,17 +65,22 @@ pub(crate) struct WriteSet {
     page_count: u64,
     free: FreeList,
     changed: HashMap<PageNo, Changed>,
+    /// Pages in memory, in the order in which they came; some are gone meanwhile.
+    clock: VecDeque<PageNo>,
+    /// Images of `changed` in memory.
+    images: u64,
 }
 
 impl WriteSet {
     pub(crate) fn new(shared: Arc<Shared>, base: CommitPoint) -> Self {
-        let changed = HashMap::new();
         Self {
             shared,
             base,
             page_count: base.page_count,
             free: base.free,
-            changed,
+            changed: HashMap::new(),
+            clock: VecDeque::new(),
+            images: 0,
         }
     }
 
@@ -62,21 +103,80 @@ impl WriteSet {
         changed
     }
 
+    fn insert(&mut self, page: PageNo, changed: Changed) {
+        self.images += changed.image_count();
+        match self.changed.insert(page, changed) {
+            Some(replaced) if replaced.image_count() > 0 => self.images -= replaced.image_count(),
+            _ => self.clock.push_back(page),
+        }
+    }
+
+    fn remove(&mut self, page: PageNo) {
+        if let Some(removed) = self.changed.remove(&page) {
+            self.images -= removed.image_count();
+        }
+        if self.clock.len() > 2 * self.changed.len() + 64 {
+            let in_memory = self.changed.iter().filter(|(_, c)| c.image_count() > 0);
+            self.clock = in_memory.map(|(&page, _)| page).collect();
+        }
+    }
+
+    /// E13: sends pages to the spool until there is room for two images more.
+    ///
+    /// Errors: `Io` if the spool refuses; the transaction can only be rolled back then.
+    fn make_room(&mut self) -> Result<()> {
+        let images_max = self.shared.sizes.transaction_images.max(IMAGES_MIN);
+        while self.images + 2 > images_max {
+            let Some(page) = self.clock.pop_front() else {
+                return Ok(());
+            };
+            let Some(changed) = self.changed.get_mut(&page) else {
+                continue;
+            };
+            let After::Image(image) = &changed.after else {
+                continue;
+            };
+            if changed.is_used.swap(false, Ordering::Relaxed) {
+                self.clock.push_back(page);
+                continue;
+            }
+            let (spool, sink) = (self.shared.spool()?, self.shared.sink.as_deref());
+            let slot = self.shared.relief.with(sink, || spool.store(image))?;
+            let hole = longest_zeros(image);
+            self.images -= changed.image_count();
+            changed.after = After::Spooled(slot, hole);
+            changed.before = None;
+        }
+        Ok(())
+    }
+
     /// A page that this transaction gives its whole content, whatever it held.
     fn format_page(&mut self, page: PageNo, kind: PageKind) -> Result<()> {
+        self.make_room()?;
         let (before, is_new) = match self.changed.get(&page) {
             Some(changed) => (changed.before.clone(), changed.is_new),
             None => (None, page.0 >= self.base.page_count),
         };
         let after = Arc::new(PageBuf::formatted(self.shared.page_size, page, kind));
-        self.changed.insert(
-            page,
-            Changed {
-                before,
-                is_new,
-                after,
-            },
-        );
+        self.insert(page, Changed::new(before, is_new, after));
+        Ok(())
+    }
+
+    /// Brings a page into the set, and into memory.
+    fn bring(&mut self, page: PageNo) -> Result<()> {
+        let (before, is_new, after) = match self.changed.get(&page) {
+            Some(Changed {
+                after: After::Image(_),
+                ..
+            }) => return Ok(()),
+            Some(changed) => (None, changed.is_new, self.read(page)?),
+            None => {
+                let before = self.read(page)?;
+                (Some(before.clone()), false, before)
+            }
+        };
+        self.make_room()?;
+        self.insert(page, Changed::new(before, is_new, after));
         Ok(())
     }
 }
@@ -92,7 +192,11 @@ impl PageRead for WriteSet {
 
     fn read(&self, page: PageNo) -> Result<PageRef> {
         if let Some(changed) = self.changed.get(&page) {
-            return Ok(changed.after.clone());
+            changed.is_used.store(true, Ordering::Relaxed);
+            return match &changed.after {
+                After::Image(image) => Ok(image.clone()),
+                After::Spooled(slot, _) => Ok(Arc::new(slot.read(page)?)),
+            };
         }
         if page.0 >= self.page_count {
             let (expected, found) = ("a page below the page count", self.page_count);
@@ -108,25 +212,16 @@ impl PageRead for WriteSet {
 
 impl PageWrite for WriteSet {
     fn modify(&mut self, page: PageNo) -> Result<&mut [u8]> {
-        if !self.changed.contains_key(&page) {
-            let before = self.read(page)?;
-            let after = before.clone();
-            let before = Some(before);
-            self.changed.insert(
-                page,
-                Changed {
-                    before,
-                    is_new: false,
-                    after,
-                },
-            );
-        }
-        let changed = self
-            .changed
-            .get_mut(&page)
-            .expect("it was inserted above if it was missing");
-        let after: &mut PageBuf = Arc::make_mut(&mut changed.after);
-        Ok(after)
+        self.bring(page)?;
+        let changed = self.changed.get_mut(&page);
+        let Some(After::Image(image)) = changed.map(|changed| {
+            *changed.is_used.get_mut() = true;
+            &mut changed.after
+        }) else {
+            unreachable!("it was brought into memory above");
+        };
+        let image: &mut PageBuf = Arc::make_mut(image);
+        Ok(image)
     }
 
     fn allocate(&mut self, kind: PageKind) -> Result<PageNo> {
@@ -161,7 +256,7 @@ impl PageWrite for WriteSet {
         match self.changed.get(&page) {
             Some(changed) if changed.is_new => self.format_page(page, PageKind::Free)?,
             // What it holds committed may stay: nobody reads a free page.
-            Some(_) => drop(self.changed.remove(&page)),
+            Some(_) => self.remove(page),
             None => {}
         }
         Ok(())

@@ -114,8 +114,11 @@ impl Writeback<'_> {
         let _passage = self.gate.pass();
         let images: Vec<(PageNo, PageRef)> = pages
             .iter()
-            .filter_map(|&page| Some((page, self.table.unwritten(page, target)?)))
-            .collect();
+            .filter_map(|&page| {
+                let image = self.table.unwritten(page, target).transpose()?;
+                Some(image.map(|image| (page, image)))
+            })
+            .collect::<Result<_>>()?;
         if let Some(sink) = self.sink {
             let first = pages.first().copied().unwrap_or_default();
             let keep = sink.before_overwrite(pages, self.live);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::signal::Signal;
 
-use crate::rig::{Served, encode, expect_problem, load, run, stdout, stillfs};
+use crate::rig::{Served, code, encode, expect_problem, load, run, stdout, stillfs};
 
 #[test]
 fn what_was_set_is_there_after_a_clean_stop() {
@@ -210,5 +210,43 @@ fn kill_under_load_loses_nothing_that_was_acknowledged() {
                 );
             }
         }
+    }
+}
+
+/// A torn copy of the header is survived and told; two damaged ones are corruption, with advice.
+#[test]
+fn damaged_header_copies_are_told() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("d");
+    assert_eq!(Served::start(&dir).stop(), 0);
+    let file = dir.join("data.pages");
+    let sound = std::fs::read(&file).unwrap();
+    for copy in 0..2 {
+        let mut torn = sound.clone();
+        torn[copy * 8192..][..512].fill(0xa5);
+        std::fs::write(&file, &torn).unwrap();
+        let mut command = stillfs();
+        command.arg("serve").arg(&dir);
+        command.args(["--listen", "127.0.0.1:0", "--log-level", "warn"]);
+        let log = root.path().join("log");
+        command.stderr(std::fs::File::create(&log).unwrap());
+        assert_eq!(Served::spawn(command).stop(), 0);
+        let log = std::fs::read_to_string(&log).unwrap();
+        let told = log.lines().filter(|line| line.contains("header"));
+        let told: Vec<_> = told.collect();
+        assert_eq!(told.len(), 1, "{log}");
+        assert!(told[0].contains("WARN"), "{log}");
+        assert!(told[0].contains(&format!("page={copy}")), "{log}");
+    }
+    let mut torn = sound;
+    torn[..512].fill(0xa5);
+    torn[8192..][..512].fill(0xa5);
+    std::fs::write(&file, &torn).unwrap();
+    for word in ["serve", "check"] {
+        let output = run(word, &dir, &[]);
+        assert_eq!(code(&output), 12, "{word}: {output:?}");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.contains("restore it from a backup"), "{word}: {said}");
     }
 }

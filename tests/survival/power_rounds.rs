@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,11 @@ impl Round {
     }
 
     fn start(&mut self) {
-        self.engine = Some(Engine::start_with(&self.rig.source, SERVE, Stdio::inherit()));
+        self.engine = Some(Engine::start_with(
+            &self.rig.source,
+            SERVE,
+            Stdio::inherit(),
+        ));
     }
 
     fn engine(&self) -> &Engine {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::engine::error::{EngineError, FileRole, Result};
+use crate::engine::wal::append::Appending;
 use crate::engine::wal::record::{RecordKind, encode_summaries, push_record};
 use crate::engine::wal::segment::{
     SEGMENT_HEADER_BYTES, SealedSegment, SegmentHeader, segment_name,
@@ -36,6 +37,13 @@ struct Tail {
     touched: BTreeSet<PageNo>,
     /// Oldest first.
     sealed: Vec<SealedSegment>,
+}
+
+impl Tail {
+    /// Position of the end in the file.
+    fn offset(&self) -> u64 {
+        SEGMENT_HEADER_BYTES + (self.end.0 - self.start.0)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -146,22 +154,34 @@ impl Log {
     pub(crate) fn bytes(&self) -> u64 {
         let tail = self.tail.lock();
         let sealed: u64 = tail.sealed.iter().map(|segment| segment.bytes).sum();
-        sealed + SEGMENT_HEADER_BYTES + (tail.end.0 - tail.start.0)
+        sealed + tail.offset()
     }
 
-    /// Appends whole records, which touch `pages`; gives the new end. Not durable before a flush.
+    /// Begins an append of `bytes` bytes of whole records. Not durable before a flush.
     ///
-    /// Errors: `Poisoned`; `Io`, after which the log is as before (W1).
-    pub(crate) fn append(
-        &self,
-        records: &[u8],
-        pages: impl IntoIterator<Item = PageNo>,
-    ) -> Result<Lsn> {
-        let mut tail = self.tail.lock();
+    /// Errors: `Poisoned`, `Exhausted`.
+    pub(crate) fn begin_append(&self, bytes: u64) -> Result<Appending<'_>> {
+        let tail = self.tail.lock();
         self.refuse_if_poisoned()?;
-        self.append_to(&mut tail, records)?;
+        Appending::new(self, tail.file.clone(), (tail.end, tail.offset()), bytes)
+    }
+
+    /// The path of the open segment.
+    pub(super) fn tail_path(&self) -> PathBuf {
+        self.tail.lock().path.clone()
+    }
+
+    /// The bytes from `start`, the end so far, to `end` are written.
+    pub(super) fn advance(&self, start: Lsn, end: Lsn, pages: impl IntoIterator<Item = PageNo>) {
+        let mut tail = self.tail.lock();
+        assert_eq!(tail.end, start, "one append at a time");
+        tail.end = end;
         tail.touched.extend(pages);
-        Ok(tail.end)
+    }
+
+    /// W1: for an append that failed.
+    pub(super) fn take_back(&self, offset: u64) {
+        self.cut_back(&self.tail.lock(), offset);
     }
 
     /// Appends one record without pages.
@@ -175,7 +195,7 @@ impl Log {
     }
 
     fn append_to(&self, tail: &mut MutexGuard<'_, Tail>, records: &[u8]) -> Result<()> {
-        let offset = SEGMENT_HEADER_BYTES + (tail.end.0 - tail.start.0);
+        let offset = tail.offset();
         let end = tail.end.checked_add(records.len() as u64);
         let end = end.ok_or(EngineError::Exhausted { what: "the log" })?;
         if let Err(source) = os::write_all_at(&*tail.file, records, offset) {
@@ -325,7 +345,7 @@ impl Log {
         // The number is used up either way: a half-made file of it may be there.
         tail.sequence = sequence;
         let (file, path) = created?;
-        let bytes = SEGMENT_HEADER_BYTES + (tail.end.0 - tail.start.0);
+        let bytes = tail.offset();
         let old_path = std::mem::replace(&mut tail.path, path);
         let end = tail.end;
         tail.sealed.push(SealedSegment {

@@ -67,6 +67,7 @@
 /// Name of the folder of log segments in a database's directory.
 pub const LOG_DIR: &str = "wal";
 
+mod append;
 mod delta;
 mod encode;
 mod log;
@@ -76,9 +77,12 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use append::Appending;
 pub(crate) use delta::apply_delta;
-pub(crate) use encode::{CommitFields, PageChange, encode_commit};
+pub(crate) use encode::{Form, Hole, commit_record_bytes, longest_zeros};
 pub(crate) use log::{Log, LogIdentity};
-pub(crate) use record::{PageRecord, RecordKind};
-pub(crate) use scan::{MissingLog, RecordPosition, Scan, ScannedPage, scan};
+#[cfg(test)]
+pub(crate) use record::push_record;
+pub(crate) use record::{CommitRecord, PageRecord, RecordKind};
+pub(crate) use scan::{MissingLog, RecordPosition, Scan, ScannedPage, ScannedVisit, scan};
 pub(crate) use segment::{SealedSegment, SegmentHeader};

@@ -49,6 +49,8 @@ pub(crate) struct ScannedPage {
 pub(crate) struct ScannedVisit<'a> {
     pub(crate) pages: &'a [ScannedPage],
     pub(crate) point: CommitPoint,
+    /// For reading its records again.
+    pub(crate) scan: &'a Scan,
 }
 
 /// A log that was read.
@@ -275,6 +277,7 @@ impl Scan {
                     visit(ScannedVisit {
                         pages: &pages,
                         point: commit.point(end),
+                        scan: self,
                     })?;
                     pages.clear();
                 }

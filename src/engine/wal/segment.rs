@@ -136,13 +136,19 @@ pub(crate) fn open_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentFi
     Ok(segments)
 }
 
+fn is_read_only(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
+}
+
 fn open_segment(disk: &dyn Disk, path: PathBuf, sequence: u64) -> Result<SegmentFile> {
     let failed = |op| EngineError::io_at(op, FileRole::WalSegment, &path);
-    let file = disk.open(&path, OpenMode::ReadWrite);
-    // A copy or a mount is read without being written.
-    let file = file
-        .or_else(|_| disk.open(&path, OpenMode::Read))
-        .map_err(failed("open"))?;
+    let file = match disk.open(&path, OpenMode::ReadWrite) {
+        // A copy or a mount is read without being written.
+        Err(error) if is_read_only(&error) => disk.open(&path, OpenMode::Read),
+        opened => opened,
+    };
+    let file = file.map_err(failed("open"))?;
     let mut head = [0; SECTOR];
     let found = os::read_up_to(&*file, &mut head, 0).map_err(failed("read"))?;
     let bytes = file.len().map_err(failed("look at"))?;

@@ -189,3 +189,33 @@ fn statements_of_others_run_outside_of_transactions() {
     );
     client.ask("DISCARD", "+OK\r\n");
 }
+
+/// The longest value goes in and out, also when it replaces another and when it is appended to; one
+/// byte more is refused and changes nothing.
+#[test]
+fn longest_value_is_set_got_and_grown() {
+    let running = Running::new();
+    let mut client = running.client();
+    let longest = store::VALUE_BYTES_MAX;
+    let mut set = |length: usize, fill: u8, reply: &str| {
+        client.send(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${length}\r\n").as_bytes());
+        client.send(&vec![fill; length]);
+        client.send(b"\r\n");
+        if reply.is_empty() {
+            return assert!(client.line().starts_with("-ERR"));
+        }
+        client.expect(reply);
+    };
+    set(longest - 1, b'a', "+OK\r\n");
+    set(longest + 1, b'b', "");
+    let mut client = running.client();
+    client.ask("APPEND k z", &format!(":{longest}\r\n"));
+    client.send(&request("APPEND k z"));
+    assert!(client.line().starts_with("-ERR"));
+    client.send(&request("GET k"));
+    let value = client.bulk();
+    assert_eq!(value.len(), longest);
+    assert!(value.ends_with("az") && value.starts_with("aa"));
+    client.ask("DEL k", ":1\r\n");
+    client.ask("EXISTS k", ":0\r\n");
+}

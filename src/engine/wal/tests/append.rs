@@ -171,7 +171,7 @@ fn append_past_the_last_lsn_is_refused() {
     let machine = Host::simulated(1);
     let start = Lsn(u64::MAX - 7);
     let writer = Writer::start(&machine.host, Vec::new(), 1, start, 0).unwrap();
-    let error = writer.log.append(&[0; 16], []).unwrap_err();
+    let error = append(&writer.log, &[0; 16], []).unwrap_err();
     assert!(matches!(error, EngineError::Exhausted { .. }), "{error}");
     assert_eq!(file_bytes(&machine.disk, &segment_path(1)).len(), 512);
 }

@@ -25,8 +25,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn golden_fields(timestamp: u64, synced: u64) -> CommitFields {
-    CommitFields {
+fn golden_fields(timestamp: u64, synced: u64) -> CommitRecord {
+    CommitRecord {
         timestamp: Timestamp(timestamp),
         wall_ns: WALL_NS + timestamp - 5,
         synced: Lsn(synced),
@@ -186,7 +186,7 @@ proptest! {
             .map(|(page, before, after)| PageChange { page: *page, before: before.as_ref(), after })
             .collect();
         let (bytes, point) = encode_commit(&mut changes, &fields(1, Lsn::ZERO), log.end(), log.salt());
-        prop_assert_eq!(log.append(&bytes, []).unwrap(), point.lsn);
+        prop_assert_eq!(append(&log, &bytes, []).unwrap(), point.lsn);
 
         let (scanned, found, read) = pages_in_log(&machine.disk, size);
         prop_assert_eq!(found, point);

@@ -281,7 +281,7 @@ fn record_of_an_unknown_kind_is_an_error() {
     sum.update(&record[4..24]);
     sum.update(&[1, 2, 3]);
     record[..4].copy_from_slice(&sum.finalize().to_le_bytes());
-    writer.log.append(&record, []).unwrap();
+    append(&writer.log, &record, []).unwrap();
     let fault = LogFault::Record {
         field: "kind",
         found: 99,

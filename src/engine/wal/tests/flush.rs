@@ -83,7 +83,7 @@ fn commit_from_threads(
         let mut changes: Vec<_> = pages.iter_mut().map(full_image).collect();
         let fields = fields(*newest + 1, log.durable());
         let (records, point) = encode_commit(&mut changes, &fields, log.end(), log.salt());
-        log.append(&records, [PageNo(number)]).map(|_| {
+        append(log, &records, [PageNo(number)]).map(|_| {
             *newest += 1;
             let pages = pages.to_vec();
             Commit { point, pages }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{LogFault, Result};
 use crate::engine::page_io::FreeList;
+use crate::engine::wal::record::push_record;
 use crate::engine::wal::segment::segment_name;
 use crate::engine::wal::*;
 use crate::id::{DatabaseId, Epoch, HistoryId};
@@ -108,8 +109,7 @@ impl Writer {
         let fields = fields(self.newest + 1, self.log.durable());
         let (records, point) =
             encode_commit(&mut changes, &fields, self.log.end(), self.log.salt());
-        self.log
-            .append(&records, pages.iter().map(|(number, _)| *number))?;
+        append(&self.log, &records, pages.iter().map(|(number, _)| *number))?;
         self.newest += 1;
         Ok(Commit { point, pages })
     }
@@ -122,6 +122,51 @@ impl Writer {
     }
 }
 
+/// One page of a commit.
+#[derive(Debug)]
+struct PageChange<'a> {
+    page: PageNo,
+    /// The committed image that a delta may refer to; `None` asks for a full image.
+    before: Option<&'a PageBuf>,
+    after: &'a mut PageBuf,
+}
+
+/// Seals the pages and encodes a commit as it stands in the log from `start` on.
+fn encode_commit(
+    changes: &mut [PageChange<'_>],
+    record: &CommitRecord,
+    start: Lsn,
+    salt: u64,
+) -> (Vec<u8>, CommitPoint) {
+    let forms: Vec<Form> = changes
+        .iter()
+        .map(|change| Form::of(change.before, change.after))
+        .collect();
+    let pages = forms.iter().zip(changes.iter());
+    let bytes: u64 = pages
+        .map(|(form, change)| form.record_bytes(change.after.len()))
+        .sum();
+    let end = Lsn(start.0 + bytes + commit_record_bytes());
+    let mut out = Vec::new();
+    for (change, form) in changes.iter_mut().zip(&forms) {
+        change.after.seal(end);
+        let (kind, payload) = form.encode(change.page, change.after);
+        let at = Lsn(start.0 + out.len() as u64);
+        push_record(&mut out, salt, at, kind, &payload);
+    }
+    let at = Lsn(start.0 + out.len() as u64);
+    push_record(&mut out, salt, at, RecordKind::Commit, &record.encode());
+    assert_eq!(start.0 + out.len() as u64, end.0);
+    (out, record.point(end))
+}
+
+/// Appends whole records, which touch `pages`.
+fn append(log: &Log, records: &[u8], pages: impl IntoIterator<Item = PageNo>) -> Result<Lsn> {
+    let mut appending = log.begin_append(records.len() as u64)?;
+    appending.push_framed(records);
+    appending.finish(pages)
+}
+
 fn full_image((number, after): &mut (PageNo, PageBuf)) -> PageChange<'_> {
     PageChange {
         page: *number,
@@ -130,8 +175,8 @@ fn full_image((number, after): &mut (PageNo, PageBuf)) -> PageChange<'_> {
     }
 }
 
-fn fields(timestamp: u64, synced: Lsn) -> CommitFields {
-    CommitFields {
+fn fields(timestamp: u64, synced: Lsn) -> CommitRecord {
+    CommitRecord {
         timestamp: Timestamp(timestamp),
         wall_ns: 1000 + timestamp,
         synced,

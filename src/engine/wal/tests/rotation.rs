@@ -307,7 +307,7 @@ fn summaries_of_many_pages_are_cut_in_parts() {
     let machine = Host::simulated(1);
     let writer = Writer::new(&machine.host);
     let pages: Vec<PageNo> = (0..10_000).map(|page| PageNo(page * 3)).collect();
-    writer.log.append(&[], pages.iter().copied()).unwrap();
+    append(&writer.log, &[], pages.iter().copied()).unwrap();
     let end = writer.log.rotate().unwrap();
     let found = summaries_of(&machine.disk, 1, Lsn::ZERO, end);
     assert_eq!(found.len(), 3);

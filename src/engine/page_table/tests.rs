@@ -1,0 +1,142 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::page::{PageBuf, PageKind, PageSize};
+
+const P: PageNo = PageNo(9);
+
+fn image(lsn: u64) -> PageRef {
+    let mut page = PageBuf::formatted(PageSize::DEFAULT, P, PageKind::Leaf);
+    page.seal(Lsn(lsn));
+    Arc::new(page)
+}
+
+fn readers(registered: &[u64], durable: u64) -> Readers {
+    Readers {
+        registered: registered.iter().map(|&l| Lsn(l)).collect(),
+        durable: Lsn(durable),
+    }
+}
+
+fn publish(table: &PageTable, lsn: u64, readers: &Readers) {
+    table.publish(P, Lsn(lsn), Content::Image(image(lsn)), readers);
+}
+
+fn lsn_at(table: &PageTable, at: u64) -> Option<u64> {
+    match table.lookup(P, Lsn(at)) {
+        Lookup::Found(page) => Some(page.lsn().0),
+        Lookup::Backed(backing, lsn) => Some(backing.load(P, lsn).unwrap().lsn().0),
+        Lookup::Live(_) => None,
+    }
+}
+
+/// E3: every reader gets the newest version that it may see.
+#[test]
+fn lookup_gives_the_version_at_the_readers_lsn() {
+    let table = PageTable::new(64, None);
+    let both = readers(&[10, 20], 5);
+    publish(&table, 10, &both);
+    publish(&table, 20, &both);
+    assert_eq!(lsn_at(&table, 9), None);
+    assert_eq!(lsn_at(&table, 10), Some(10));
+    assert_eq!(lsn_at(&table, 19), Some(10));
+    assert_eq!(lsn_at(&table, 25), Some(20));
+}
+
+/// E4: a version that only a reader still to come may want stays until its successor is durable.
+#[test]
+fn version_stays_until_its_successor_is_durable() {
+    let table = PageTable::new(64, None);
+    publish(&table, 10, &readers(&[], 5));
+    publish(&table, 20, &readers(&[], 10));
+    assert_eq!(lsn_at(&table, 10), Some(10));
+    table.sweep(&readers(&[], 20));
+    assert_eq!(lsn_at(&table, 10), None);
+    assert_eq!(lsn_at(&table, 20), Some(20));
+}
+
+/// E5: what the live file loses is in the chain while a reader needs it.
+#[test]
+fn old_content_is_kept_for_the_reader_that_needs_it() {
+    let table = PageTable::new(64, None);
+    let old = readers(&[7], 10);
+    publish(&table, 10, &old);
+    assert!(table.begin_overwrite(P, Lsn(10), &old));
+    table.keep_old(P, image(3));
+    table.written(P, image(10), &old);
+    assert_eq!(lsn_at(&table, 7), Some(3));
+    assert_eq!(lsn_at(&table, 10), Some(10));
+    table.sweep(&readers(&[], 10));
+    assert_eq!(
+        lsn_at(&table, 7),
+        None,
+        "a clean page newer than the reader is not given out"
+    );
+    assert_eq!(
+        lsn_at(&table, 10),
+        Some(10),
+        "and the newest is a clean page"
+    );
+    assert_eq!(table.image_counts().0, 0);
+}
+
+/// E4: once an overwrite is announced, the content that the live file loses stays in the chain,
+/// although at that moment the live file still holds it.
+#[test]
+fn version_in_the_live_file_stays_while_it_is_overwritten() {
+    let table = PageTable::new(64, None);
+    let both = readers(&[7, 12], 20);
+    publish(&table, 5, &both);
+    publish(&table, 10, &both);
+    table.written(P, image(10), &both);
+    publish(&table, 20, &both);
+    assert!(
+        !table.begin_overwrite(P, Lsn(20), &both),
+        "all that readers need is in the chain"
+    );
+    table.sweep(&readers(&[12], 20));
+    table.written(P, image(20), &readers(&[12], 20));
+    assert_eq!(lsn_at(&table, 12), Some(10));
+}
+
+/// A page read before an overwrite and filled in after it must not become the cached one.
+#[test]
+fn fill_after_an_overwrite_is_dropped() {
+    let table = PageTable::new(64, None);
+    let Lookup::Live(generation) = table.lookup(P, Lsn(100)) else {
+        panic!("nothing is there")
+    };
+    publish(&table, 10, &readers(&[], 10));
+    table.written(P, image(10), &readers(&[], 10));
+    table.fill(P, generation, image(3));
+    assert_eq!(lsn_at(&table, 100), Some(10));
+}
+
+#[test]
+fn unwritten_names_the_version_at_the_lsn_and_not_the_newest() {
+    let table = PageTable::new(64, None);
+    let all = readers(&[10], 10);
+    publish(&table, 10, &all);
+    publish(&table, 20, &all);
+    assert_eq!(
+        table.unwritten(P, Lsn(15)).unwrap().map(|page| page.lsn()),
+        Some(Lsn(10))
+    );
+    assert_eq!(table.unwritten_pages(Lsn(9)), []);
+    table.written(P, image(10), &all);
+    assert_eq!(table.unwritten(P, Lsn(15)).unwrap(), None);
+    assert_eq!(table.unwritten_pages(Lsn(20)), [P]);
+}
+
+#[test]
+fn clean_pages_stay_within_their_bound() {
+    let table = PageTable::new(0, None);
+    for number in 0..10_000 {
+        let page = PageNo(number);
+        let Lookup::Live(generation) = table.lookup(page, Lsn::MAX) else {
+            continue;
+        };
+        table.fill(page, generation, image(1));
+    }
+    assert!(table.image_counts().1 <= 64 * 4);
+}

@@ -1,0 +1,111 @@
+//! An append of any length, in pieces of bounded size.
+//!
+//! Its bytes lie past the end of the log until the last one is written, so whoever syncs or reads the
+//! log meanwhile does not see them. Without its Commit record a part of a commit means nothing.
+
+use std::sync::Arc;
+
+use crate::engine::error::{EngineError, FileRole, Result};
+use crate::engine::wal::log::Log;
+use crate::engine::wal::record::{RecordKind, push_record};
+use crate::lsn::Lsn;
+use crate::os::{self, File};
+use crate::page::PageNo;
+
+/// Bytes that gather before they are written.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Records on their way into the log. Dropped before [`Appending::finish`] returned, it takes back
+/// what it wrote (W1). One at a time: the caller holds the lock of the order of commits.
+#[derive(Debug)]
+pub(crate) struct Appending<'a> {
+    log: &'a Log,
+    file: Arc<dyn File>,
+    /// Where the log ends without this.
+    start: Lsn,
+    /// Position of `start` in the file.
+    offset: u64,
+    /// Where the log will end.
+    end: Lsn,
+    piece: Vec<u8>,
+    written: u64,
+    is_finished: bool,
+}
+
+impl<'a> Appending<'a> {
+    pub(super) fn new(
+        log: &'a Log,
+        file: Arc<dyn File>,
+        (start, offset): (Lsn, u64),
+        bytes: u64,
+    ) -> Result<Self> {
+        let end = start
+            .checked_add(bytes)
+            .ok_or(EngineError::Exhausted { what: "the log" })?;
+        let piece_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Ok(Self {
+            log,
+            file,
+            start,
+            offset,
+            end,
+            piece: Vec::with_capacity(piece_bytes.min(PIECE_BYTES + PIECE_BYTES / 8)),
+            written: 0,
+            is_finished: false,
+        })
+    }
+
+    /// Where the log will end.
+    pub(crate) fn end(&self) -> Lsn {
+        self.end
+    }
+
+    /// Adds a record.
+    ///
+    /// Errors: `Io`; then nothing of the append stays.
+    pub(crate) fn push(&mut self, kind: RecordKind, payload: &[u8]) -> Result<()> {
+        let at = Lsn(self.start.0 + self.written + self.piece.len() as u64);
+        push_record(&mut self.piece, self.log.salt(), at, kind, payload);
+        if self.piece.len() < PIECE_BYTES {
+            return Ok(());
+        }
+        self.write_piece()
+    }
+
+    /// Adds bytes that are records already.
+    #[cfg(test)]
+    pub(super) fn push_framed(&mut self, records: &[u8]) {
+        self.piece.extend_from_slice(records);
+    }
+
+    fn write_piece(&mut self) -> Result<()> {
+        let offset = self.offset + self.written;
+        // Counted first: a part of it may be written when it fails.
+        self.written += self.piece.len() as u64;
+        let written = os::write_all_at(&*self.file, &self.piece, offset);
+        written.map_err(|source| {
+            EngineError::io_at("append to", FileRole::WalSegment, self.log.tail_path())(source)
+        })?;
+        self.piece.clear();
+        Ok(())
+    }
+
+    /// Makes it a part of the log, which it gives the new end of. The records touch `pages`.
+    ///
+    /// Errors: `Io`; then nothing of it stays.
+    pub(crate) fn finish(mut self, pages: impl IntoIterator<Item = PageNo>) -> Result<Lsn> {
+        self.write_piece()?;
+        debug_assert_eq!(self.start.0 + self.written, self.end.0);
+        self.log.advance(self.start, self.end, pages);
+        self.is_finished = true;
+        Ok(self.end)
+    }
+}
+
+impl Drop for Appending<'_> {
+    fn drop(&mut self) {
+        if !self.is_finished && self.written > 0 {
+            self.log.take_back(self.offset);
+        }
+    }
+}
