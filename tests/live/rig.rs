@@ -30,8 +30,13 @@ pub struct Engine {
 impl Engine {
     /// Starts it and waits until it says that it is ready.
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// The same with more options.
+    pub fn start_with(dir: &Path, options: &[&str]) -> Self {
         let mut command = stillfs();
-        command.arg("serve").arg(dir);
+        command.arg("serve").args(options).arg(dir);
         command.args(["--listen", "127.0.0.1:0"]);
         let mut child = command
             .stdin(Stdio::null())
@@ -157,6 +162,10 @@ impl Rig {
 
     pub fn start(&mut self) {
         self.engine = Some(Engine::start(&self.source));
+    }
+
+    pub fn start_with(&mut self, options: &[&str]) {
+        self.engine = Some(Engine::start_with(&self.source, options));
     }
 
     pub fn take_engine(&mut self) -> Engine {
