@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use signal_hook::consts::signal::{SIGINT, SIGTERM};
@@ -74,6 +75,9 @@ pub(crate) struct ServeArgs {
     /// Space on the file system that pins leave free for commits [default: --wal-limit and 1G more]
     #[arg(long, value_name = "SIZE")]
     free_space_floor: Option<ByteSize>,
+    /// Seconds that a pin of an earlier engine waits for its holder.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, hide = true)]
+    claim_patience: u64,
 }
 
 impl ServeArgs {
@@ -172,6 +176,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         let dir = dir.display();
         tracing::warn!(%dir, "other users may hold the directory's lock, so that the next start fails: chmod 700 it");
     }
+    database.set_claim_patience(Duration::from_secs(args.claim_patience));
     let found = database.engine().page_size();
     if let Some(wanted) = args.page_size.filter(|wanted| *wanted != found) {
         let (wanted, found) = (wanted.get(), found.get());

@@ -13,10 +13,13 @@ use crate::database::error::DatabaseError;
 use crate::database::outlook::Trends;
 use crate::database::sink::ShadowSink;
 use crate::engine::{Engine, EngineOptions, OpenFacts, PreImageSink};
-use crate::id::{DatabaseId, PinId};
+use crate::id::{DatabaseId, Epoch, PinId};
 use crate::os::{FileIdentity, Host};
 use crate::pin::{Name, WirePath};
 use crate::shadow::{HeldPin, Shadow, Takeover, Tenure};
+
+/// Clean pages that are kept while a pin is taken without an engine: it reads hardly any.
+const OFFLINE_CACHE_BYTES: u64 = 1 << 20;
 
 /// What is known of a pin beside its state, for `status`.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub(super) struct State {
     pub(super) engine: Engine,
     pub(super) shadow: Arc<Shadow>,
     pub(super) live: FileIdentity,
+    /// What the valid copies of the live header carry.
+    pub(super) epochs: [Epoch; 2],
     pub(super) opened: Duration,
     pub(super) notes: Mutex<HashMap<PinId, PinNote>>,
     pub(super) trends: Mutex<Trends>,
@@ -39,6 +44,19 @@ pub(super) struct State {
 }
 
 impl State {
+    /// What a pin needs of a database on which no engine runs. Holds the directory's lock.
+    pub(super) fn offline(host: &Host, dir: &Path) -> Result<Self, DatabaseError> {
+        let mut opened = None;
+        let options = EngineOptions {
+            cache_bytes: OFFLINE_CACHE_BYTES,
+            ..EngineOptions::default()
+        };
+        let floor = options.floor_bytes();
+        let mut prepare = |facts: &OpenFacts| prepare_sink(host, dir, facts, floor, &mut opened);
+        let engine = Engine::open_offline(host, dir, options.cache_bytes, &mut prepare)?;
+        Ok(Self::joined(host, engine, &options, opened))
+    }
+
     /// Ends the pins whose time is over, and forgets what was known of those that ended.
     pub(super) fn tend(&self) {
         let now = self.engine.host().clock.monotonic();
@@ -76,37 +94,50 @@ impl State {
         dir: &Path,
         options: &EngineOptions,
     ) -> Result<Arc<Self>, DatabaseError> {
-        let mut opened: Option<(Arc<Shadow>, FileIdentity)> = None;
-        let mut prepare = |facts: &OpenFacts| {
-            // D5: pins of earlier incarnations are taken over, ended, or left to be fenced.
-            let takeover = takeover(facts, host.clock.monotonic());
-            let shadow = Shadow::open(
-                host,
-                &dir.join(SHADOW_DIR),
-                &takeover,
-                options.floor_bytes(),
-            )?;
-            let shadow = Arc::new(shadow);
-            opened = Some((shadow.clone(), facts.live));
-            let clock = host.clock.clone();
-            let sink: Arc<dyn PreImageSink> = Arc::new(ShadowSink { shadow, clock });
-            Ok(sink)
-        };
+        let mut opened = None;
+        let floor = options.floor_bytes();
+        let mut prepare = |facts: &OpenFacts| prepare_sink(host, dir, facts, floor, &mut opened);
         let engine = Engine::open(host, dir, options, Some(&mut prepare))?;
-        let (shadow, live) = opened.expect("an engine that opened has prepared its sink");
-        Ok(Arc::new(Self {
+        Ok(Arc::new(Self::joined(host, engine, options, opened)))
+    }
+
+    fn joined(
+        host: &Host,
+        engine: Engine,
+        options: &EngineOptions,
+        opened: Option<(Arc<Shadow>, OpenFacts)>,
+    ) -> Self {
+        let (shadow, facts) = opened.expect("an engine that opened has prepared its sink");
+        Self {
             engine,
             shadow,
-            live,
+            live: facts.live,
+            epochs: facts.next.map_or(facts.carried, |next| [next; 2]),
             opened: host.clock.monotonic(),
             notes: Mutex::default(),
             trends: Mutex::default(),
             log_bytes_max: options.log_bytes_max,
-        }))
+        }
     }
 }
 
-/// What the shadow must know of an engine that starts.
+/// D5, D7: pins of earlier incarnations are taken over, ended, or left to be fenced.
+fn prepare_sink(
+    host: &Host,
+    dir: &Path,
+    facts: &OpenFacts,
+    floor_bytes: u64,
+    opened: &mut Option<(Arc<Shadow>, OpenFacts)>,
+) -> Result<Arc<dyn PreImageSink>, Box<dyn std::error::Error + Send + Sync>> {
+    let takeover = takeover(facts, host.clock.monotonic());
+    let shadow = Shadow::open(host, &dir.join(SHADOW_DIR), &takeover, floor_bytes)?;
+    let shadow = Arc::new(shadow);
+    *opened = Some((shadow.clone(), *facts));
+    let clock = host.clock.clone();
+    Ok(Arc::new(ShadowSink { shadow, clock }))
+}
+
+/// What the shadow must know of an engine that starts, or of a mount without one.
 fn takeover(facts: &OpenFacts, now: Duration) -> Takeover {
     Takeover {
         database: facts.identity.database,

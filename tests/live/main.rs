@@ -24,5 +24,6 @@ mod limits;
 mod many;
 mod random_reads;
 mod refusals;
+mod restart;
 mod restored;
 mod run;
