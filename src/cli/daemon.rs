@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -129,7 +129,7 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
     let record = registry.hold(&record_of(&host, spec, &point, &facts))?;
     let record = Arc::new(Mutex::new(Some(record)));
     let watch = LeaseWatch::start(lease)?;
-    let status = status_source(&host, &facts, reads.clone(), watch.seen.clone());
+    let status = status_source(&host, &facts, reads.clone(), &watch);
     let session = crate::mount::mount(tree, &point, options, spec.source.as_os_str(), status)?;
     watch_signals(session.unmounter())?;
     if life != Life::UntilUnmounted {
@@ -187,6 +187,9 @@ fn record_of(host: &Host, spec: &ViewSpec, point: &MountPoint, facts: &SourceFac
 pub(crate) struct ViewStatus {
     /// `held`, `ended` or `engine gone`.
     pub(crate) state: String,
+    /// How often an engine that started gave the pin back.
+    #[serde(default)]
+    pub(crate) reconnects: u64,
     /// Why it ended, if it did.
     pub(crate) reason: Option<String>,
     pub(crate) pin: String,
@@ -201,20 +204,26 @@ fn status_source(
     host: &Host,
     facts: &SourceFacts,
     reads: Arc<dyn ReadMeter>,
-    seen: Arc<Mutex<LeaseView>>,
+    watch: &LeaseWatch,
 ) -> StatusSource {
+    let (seen, reconnects) = (watch.seen.clone(), watch.reconnects.clone());
     let (clock, pin) = (host.clock.clone(), facts.pin.to_string());
     let begun = clock.monotonic();
     StatusSource::new(move || {
         let counts = reads.counts();
         let (state, reason) = match (*seen.lock(), reads.look()) {
             (LeaseView::Ended(reason), _) => ("ended", Some(reason.to_string())),
+            (LeaseView::PassedOver, Err(error)) => {
+                let reason = format!("the engine that started did not take the pin over: {error}");
+                ("ended", Some(reason))
+            }
             (_, Err(error)) => ("ended", Some(error.to_string())),
-            (LeaseView::EngineGone, Ok(())) => ("engine gone", None),
+            (LeaseView::EngineGone | LeaseView::PassedOver, Ok(())) => ("engine gone", None),
             (LeaseView::Held, Ok(())) => ("held", None),
         };
         let status = ViewStatus {
             state: state.to_owned(),
+            reconnects: reconnects.load(Ordering::Relaxed),
             reason,
             pin: pin.clone(),
             age_seconds: clock.monotonic().saturating_sub(begun).as_secs(),
@@ -230,28 +239,25 @@ fn status_source(
 /// The thread that listens to the engine while the view is mounted.
 struct LeaseWatch {
     seen: Arc<Mutex<LeaseView>>,
+    reconnects: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     thread: JoinHandle<Box<dyn SourceLease>>,
 }
 
 impl LeaseWatch {
     fn start(mut lease: Box<dyn SourceLease>) -> Result<Self, Failure> {
-        let seen = Arc::new(Mutex::new(LeaseView::Held));
+        let seen = Arc::new(Mutex::new(lease.watch(Duration::ZERO)));
         let stop = Arc::new(AtomicBool::new(false));
-        let (sees, stops) = (seen.clone(), stop.clone());
+        let reconnects = Arc::new(AtomicU64::new(0));
+        let (sees, stops, counts) = (seen.clone(), stop.clone(), reconnects.clone());
         let body = move || {
-            while !stops.load(Ordering::SeqCst) && *sees.lock() == LeaseView::Held {
+            while !stops.load(Ordering::SeqCst) {
                 let view = lease.watch(LEASE_CHECK);
-                match view {
-                    LeaseView::Held => {}
-                    LeaseView::Ended(reason) => {
-                        tracing::error!(%reason, "the pin ended: every further read fails");
-                    }
-                    LeaseView::EngineGone => {
-                        tracing::warn!("the engine is gone: the view stands until one starts");
-                    }
+                counts.store(lease.reconnects(), Ordering::Relaxed);
+                let before = std::mem::replace(&mut *sees.lock(), view);
+                if before != view {
+                    tell_lease(view);
                 }
-                *sees.lock() = view;
             }
             lease
         };
@@ -259,7 +265,12 @@ impl LeaseWatch {
             .name("stillfs-lease".to_owned())
             .spawn(body)
             .context("cannot start the thread that watches the pin")?;
-        Ok(Self { seen, stop, thread })
+        Ok(Self {
+            seen,
+            reconnects,
+            stop,
+            thread,
+        })
     }
 
     /// Gives the pin up.
@@ -270,6 +281,23 @@ impl LeaseWatch {
             .join()
             .map_err(|_| anyhow::anyhow!("the pin's thread panicked"))?;
         Ok(lease.release().context("cannot release the pin")?)
+    }
+}
+
+fn tell_lease(view: LeaseView) {
+    match view {
+        LeaseView::Held => tracing::info!("the engine that started gave the pin back"),
+        LeaseView::Ended(reason) => {
+            tracing::error!(%reason, "the pin ended: every further read fails");
+        }
+        LeaseView::EngineGone => {
+            tracing::warn!(
+                "no engine is there: the view stands, and the next one is asked for its pin"
+            );
+        }
+        LeaseView::PassedOver => {
+            tracing::error!("the engine that started did not take the pin over: reads fail");
+        }
     }
 }
 

@@ -156,6 +156,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             SourceError::Pin(error) => Some(exit_of_pin(error)),
             SourceError::View(error) => Some(exit_of_read(error)),
             SourceError::Engine(error) => Some(exit_of_engine(error)),
+            SourceError::Database(error) => Some(exit_of_kind(error.kind())),
             SourceError::NoPinServer { .. } => Some(Exit::InUse),
             SourceError::Moved { .. } => Some(Exit::Corrupt),
             _ => None,

@@ -39,7 +39,7 @@ Examples:
   stillfs mount /var/lib/app /mnt/still -o allow_other
   stillfs mount -f /var/lib/app /mnt/still          stays in front; Ctrl-C unmounts")]
 pub(crate) struct MountArgs {
-    /// The database: the directory that an engine runs on.
+    /// The database: its directory, whether an engine runs on it or not.
     source: PathBuf,
     /// An empty directory outside of SOURCE.
     mountpoint: PathBuf,

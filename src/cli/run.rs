@@ -39,7 +39,7 @@ Examples:
   stillfs run /var/lib/app -- tar -C {} -cf backup.tar .
   stillfs run /var/lib/app -- restic backup {}")]
 pub(crate) struct RunArgs {
-    /// The database: the directory that an engine runs on.
+    /// The database: its directory, whether an engine runs on it or not.
     source: PathBuf,
     /// Where to mount the view: an empty directory.
     #[arg(long, value_name = "MOUNTPOINT")]

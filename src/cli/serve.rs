@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
 use signal_hook::consts::signal::{SIGINT, SIGTERM};
@@ -59,6 +60,9 @@ pub(crate) struct ServeArgs {
     /// Log at which new transactions wait for a checkpoint; not less than the checkpoint size
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::nonzero)]
     wal_limit: ByteSize,
+    /// Seconds that a pin of an earlier engine waits for its holder.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, hide = true)]
+    claim_patience: u64,
 }
 
 impl ServeArgs {
@@ -139,6 +143,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     // A link to the directory is followed; one that is missing is made where it was named.
     let dir = os::path::canonical(&args.dir).unwrap_or_else(|_| args.dir.clone());
     let database = Database::open(&dir, &engine, PinServing::On)?;
+    database.set_claim_patience(Duration::from_secs(args.claim_patience));
     let found = database.engine().page_size();
     if let Some(wanted) = args.page_size.filter(|wanted| *wanted != found) {
         let (wanted, found) = (wanted.get(), found.get());

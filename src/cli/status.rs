@@ -63,6 +63,8 @@ struct MountShown {
     live_pages: Option<u64>,
     shadow_pages: Option<u64>,
     failed_checks: Option<u64>,
+    /// How often an engine that started gave the pin back.
+    reconnects: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -177,6 +179,7 @@ fn show_mount(host: &Host, listed: &Listed) -> MountShown {
         live_pages: asked.as_ref().map(|status| status.live_pages),
         shadow_pages: asked.as_ref().map(|status| status.shadow_pages),
         failed_checks: asked.as_ref().map(|status| status.failed_checks),
+        reconnects: asked.as_ref().map(|status| status.reconnects),
     }
 }
 
@@ -245,7 +248,7 @@ fn engine_shown(source: &Path, report: &StatusReport) -> EngineShown {
             PinState::Spilling => "being taken".to_owned(),
             PinState::Granted => "held".to_owned(),
             PinState::Holding => "holding checkpoints".to_owned(),
-            PinState::Adopted => "adopted".to_owned(),
+            PinState::Adopted => "adopted, not reclaimed yet".to_owned(),
             PinState::Ended { reason } => format!("ended: {reason}"),
         },
         timestamp: pin.timestamp.0,
@@ -287,6 +290,11 @@ fn print(status: &Status) {
             reason.unwrap_or_default()
         ));
         output::line(&format!("  age       {since}"));
+        if let Some(times) = mount.reconnects.filter(|times| *times > 0) {
+            output::line(&format!(
+                "  engine    restarted, and gave the pin back: {times} times"
+            ));
+        }
         if let (Some(timestamp), Some(lsn)) = (mount.timestamp, mount.lsn) {
             let at = mount.snapshot.as_deref().unwrap_or("?");
             output::line(&format!("  snapshot  commit {timestamp}, LSN {lsn}, {at}"));

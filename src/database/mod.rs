@@ -23,10 +23,14 @@
 //!   as it is: the epoch fences it.
 //! * D6 What an index says is believed as far as live file, log and slot file bear it out. If anything
 //!   in it is not borne out, the pin is not adopted.
+//! * D7 A pin without an engine (`offline.rs`) is of the durable committed state, and accepts the epochs
+//!   of all valid copies of the live header. Nothing is written but its index and slots that no held
+//!   pin may use.
 //!
 //! Locking: none of its own across a call; a pin waits for the gate, never a commit for a pin.
 
 mod error;
+mod offline;
 mod pin;
 mod pinning;
 #[cfg(test)]
@@ -50,7 +54,8 @@ use crate::engine::error::Result as EngineResult;
 pub use crate::engine::{
     CheckReport, CheckpointReport, CommitPoint, Create, Engine, EngineOptions, EngineStats,
     Finding, Header, Identity, KEY_BYTES_MAX, Keys, LOCK_FILE, LOG_DIR, PAGE_FILE, Problem, Range,
-    ReadTransaction, Snapshot, Totals, VALUE_BYTES_MAX, WriteTransaction, looks_like_database,
+    ReadTransaction, Snapshot, Totals, VALUE_BYTES_MAX, WriteTransaction, is_held_by_engine,
+    looks_like_database,
 };
 use crate::id::{DatabaseId, PinId};
 use crate::os::Host;
@@ -58,6 +63,7 @@ use crate::pin::{EndPins, PinServer, PinServerLimits};
 
 use crate::shadow::Tenure;
 pub use error::DatabaseError;
+pub use offline::{OfflinePin, clean_up_pin, hand_over_offline, pin_offline};
 pub use pin::{HandedOver, Pin};
 pub use pinning::{NativeHeader, PinTimes};
 use state::State;
@@ -93,6 +99,15 @@ pub struct Database {
 struct Handle {
     pin_server: Mutex<Option<PinServer>>,
     state: Arc<State>,
+}
+
+impl Drop for Handle {
+    /// As in a crash, what other processes hold is left to the engine that comes next.
+    fn drop(&mut self) {
+        if let Some(server) = self.pin_server.get_mut().take() {
+            server.stop(EndPins::No);
+        }
+    }
 }
 
 /// What a database holds and did.

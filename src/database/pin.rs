@@ -121,17 +121,9 @@ impl Pin {
     ///
     /// Errors: `Io`, `Moved`, `View`, `Shadow`; the pin is then released.
     pub fn hand_over(mut self, holder: &Host) -> Result<HandedOver, DatabaseError> {
-        let [live, slots, index] = pinning::open_files(&self.state, &*holder.disk, &self.held)?;
-        lock_held(&*index)?;
-        let view = PinnedFile::open(live, slots, index, Arc::new(NativeHeader))?;
-        self.held.leave_to_lock();
+        let handed_over = HandedOver::new(&self.state, &self.held, self.token, holder)?;
         self.is_handed_over = true;
-        Ok(HandedOver {
-            id: self.id(),
-            database: self.view.header().database,
-            token: self.token,
-            view: Arc::new(view),
-        })
+        Ok(handed_over)
     }
 
     /// Gives it up: every later read of its view fails.
@@ -140,6 +132,28 @@ impl Pin {
     /// is opened again.
     pub fn release(self) -> Result<(), DatabaseError> {
         Ok(self.state.shadow.end(&self.held, EndReason::Released)?)
+    }
+}
+
+impl HandedOver {
+    /// Opens the files of a pin at its holder's, with the lock.
+    pub(super) fn new(
+        state: &State,
+        held: &HeldPin,
+        token: [u8; 32],
+        holder: &Host,
+    ) -> Result<Self, DatabaseError> {
+        let [live, slots, index] = pinning::open_files(state, &*holder.disk, held)?;
+        lock_held(&*index)?;
+        let view = PinnedFile::open(live, slots, index, Arc::new(NativeHeader))?;
+        held.leave_to_lock();
+        let header = view.header();
+        Ok(Self {
+            id: header.pin,
+            database: header.database,
+            token,
+            view: Arc::new(view),
+        })
     }
 }
 

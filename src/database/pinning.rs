@@ -94,7 +94,7 @@ fn prepare(
         history: identity.history,
         pin: PinId(pin),
         token_digest: Sha256::digest(token).into(),
-        accepted_epochs: [identity.epoch; 2],
+        accepted_epochs: state.epochs,
         timestamp: Timestamp(0),
         lsn: Lsn::ZERO,
         page_count: 0,
@@ -151,11 +151,9 @@ fn spill_and_grant(
     drop(frozen);
     let opened = clock.monotonic();
     // Step 3: nobody may see a commit that a crash could take away.
-    state.engine.make_durable(snapshot.point())?;
     // A commit that was durable before a sync failed is no ground for a pin after it: nobody knows
     // what the live file holds. The pin is active, so a failure from here on ends it.
-    state.engine.settle_live()?;
-    state.engine.refuse_if_poisoned()?;
+    state.engine.settle(snapshot.point())?;
     state.shadow.sync_index(held)?;
     held.grant();
     state.shadow.write_header(held)?;

@@ -291,3 +291,126 @@ pub(super) fn flip(file: &dyn File, offset: u64) {
     read_exact_at(file, &mut byte, offset).unwrap();
     write_all_at(file, &[byte[0] ^ 1], offset).unwrap();
 }
+
+/// What the live header, the log and the slots hold, in bytes.
+fn written(machine: &SimulatedHost) -> (Vec<u8>, Vec<u8>) {
+    let read = |path: PathBuf| {
+        let file = machine.disk.open(&path, OpenMode::Read).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        read_exact_at(&*file, &mut bytes, 0).unwrap();
+        bytes
+    };
+    let names = machine.disk.list(Path::new("/db/wal")).unwrap();
+    let log = names
+        .iter()
+        .map(|name| read(Path::new("/db/wal").join(name)));
+    (read("/db/data.pages".into()), log.flatten().collect())
+}
+
+fn take_offline(machine: &SimulatedHost) -> (SimulatedHost, HandedOver, Vec<u8>) {
+    let holder = machine.with_disk(machine.disk.another_process());
+    let pin = hand_over_offline(&machine.host, Path::new("/db"), &holder.host).unwrap();
+    let whole = read_all(&pin.view).unwrap();
+    (holder, pin, whole)
+}
+
+/// D7: of a killed engine, also one killed in a checkpoint, and beside a pin that is held already.
+#[test]
+fn pin_without_an_engine_is_of_the_newest_commit_and_is_adopted() {
+    let mut kill = 0;
+    let mut is_over = false;
+    while !is_over {
+        let machine = Host::simulated(30);
+        let database = open(&machine.host);
+        fill(&database, 1);
+        database.checkpoint().unwrap();
+        let (early, early_whole) = handed_over(&machine, &database);
+        fill(&database, 2);
+        put_one(&database, 3);
+        let (_, newest) = handed_over(&machine, &database);
+        machine
+            .disk
+            .set_faults(crate::os::sim::Faults::kill_before_change(kill));
+        is_over = database.checkpoint().is_ok();
+        let machine = machine.process_crash();
+        machine.disk.set_faults(crate::os::sim::Faults::none());
+
+        let before = written(&machine);
+        let (holder, pin, whole) = take_offline(&machine);
+        let (_, same, again) = take_offline(&machine);
+        assert_eq!(written(&machine), before);
+        assert!(whole == newest && again == newest, "{kill}");
+        assert_eq!(read_all(&early.view).unwrap(), early_whole);
+        drop(same);
+        let index = pin.view.index_identity().unwrap();
+        clean_up_pin(&holder.host, Path::new("/db"), PinId([3; 16]), index).unwrap_err();
+
+        let restarted = Restarted {
+            machine,
+            pin,
+            whole,
+        };
+        let database = open(&restarted.machine.host);
+        assert_eq!(database.stats().pins, 2);
+        restarted.assert_stays(&database);
+        assert_eq!(read_all(&early.view).unwrap(), early_whole);
+        kill += 3;
+    }
+    assert!(kill > 10, "{kill}");
+}
+
+/// S7: without an engine nothing is fenced, so the slots of a pin that cannot be understood stay as they are.
+#[test]
+fn pin_without_an_engine_spares_the_slots_of_one_that_is_not_understood() {
+    let restarted = Restarted::new(31);
+    // The last entry is of a page that is never read below: all others are still right.
+    let pages = restarted.pin.view.header().page_count;
+    let last = crate::shadow::index::entry_offset(crate::page::PageNo(pages - 1)).unwrap();
+    write_all_at(&*restarted.file(restarted.index()), &[1; 8], last).unwrap();
+    let mut rest = vec![0; restarted.whole.len() - usize::try_from(PAGE).unwrap()];
+    restarted.pin.view.read_range(0, &mut rest).unwrap();
+    let (_, pin, whole) = take_offline(&restarted.machine);
+    let mut after = rest.clone();
+    restarted.pin.view.read_range(0, &mut after).unwrap();
+    assert_eq!(after, rest);
+    assert_eq!(read_all(&pin.view).unwrap(), whole);
+}
+
+/// D7: a crash between the two header copies leaves two epochs, and the pin accepts both.
+#[test]
+fn pin_without_an_engine_accepts_both_epochs_of_a_broken_takeover() {
+    for kill in 0..40 {
+        let restarted = Restarted::new(32);
+        let faults = crate::os::sim::Faults::kill_before_change(kill);
+        restarted.machine.disk.set_faults(faults);
+        let options = EngineOptions::default();
+        let is_open = Database::open_on(&restarted.machine.host, "/db", &options).is_ok();
+        let machine = restarted.machine.process_crash();
+        machine.disk.set_faults(crate::os::sim::Faults::none());
+        let (_, pin, whole) = take_offline(&machine);
+        let restarted = Restarted {
+            machine,
+            pin,
+            whole,
+        };
+        let database = open(&restarted.machine.host);
+        restarted.assert_stays(&database);
+        if is_open {
+            return;
+        }
+    }
+    panic!("no takeover came to its end");
+}
+
+/// Nobody takes a pin under a running engine's feet.
+#[test]
+fn pin_without_an_engine_is_refused_while_one_runs() {
+    let machine = Host::simulated(33);
+    let database = open(&machine.host);
+    let refused = hand_over_offline(&machine.host, Path::new("/db"), &machine.host);
+    assert!(matches!(
+        refused,
+        Err(DatabaseError::Engine(EngineError::InUse { .. }))
+    ));
+    drop(database);
+}

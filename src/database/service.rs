@@ -13,8 +13,8 @@ use crate::os::real_disk::{RealFile, reopen_read_only};
 use crate::os::unix_socket::PeerCredentials;
 use crate::pin::{
     EndReason, EngineState, EngineStatus, GrantedPin, Name, OnShadowFull, PinFacts, PinFiles,
-    PinLease, PinRefusal, PinRequest, PinService, PinState, PinStatus, PinToken, RefusalKind,
-    StatusReport, WelcomeFacts, WirePath,
+    PinLease, PinRefusal, PinRequest, PinService, PinState, PinStatus, PinToken, ReclaimRequest,
+    ReclaimedFacts, ReclaimedPin, RefusalKind, StatusReport, WelcomeFacts, WirePath,
 };
 use crate::shadow::index::OnFull;
 use crate::shadow::{self, HeldPin, Tenure};
@@ -60,6 +60,39 @@ impl PinService for Service {
         })
     }
 
+    fn reclaim(
+        &self,
+        request: &ReclaimRequest,
+        peer: &PeerCredentials,
+    ) -> Result<ReclaimedPin, PinRefusal> {
+        let stopping = PinRefusal::new(RefusalKind::Stopping, "the engine is stopping");
+        let state = self.state.upgrade().ok_or(stopping)?;
+        let (database, pin) = (request.database_id, request.pin_id);
+        let held = state
+            .reclaim(database, pin, &request.token.0, Tenure::Handle)
+            .map_err(|error| refusal(&error))?;
+        let note = PinNote {
+            holder: request.holder.clone(),
+            mount_point: request.mount_point.clone(),
+            peer_process_id: peer.pid,
+        };
+        state.notes.lock().insert(pin, note);
+        tracing::info!(%pin, holder = %request.holder, "a pin was reclaimed");
+        let header = held.header();
+        let now = state.engine.host().clock.monotonic();
+        let facts = ReclaimedFacts {
+            pin_id: pin,
+            age_ms: millis(now.saturating_sub(header.taken)),
+            max_age_ms: header.max_age.map_or(u64::MAX, millis),
+        };
+        let lease = Box::new(Lease {
+            state: Arc::downgrade(&state),
+            held,
+            is_left: false,
+        });
+        Ok(ReclaimedPin { facts, lease })
+    }
+
     fn tend(&self) {
         if let Some(state) = self.state.upgrade() {
             state.tend();
@@ -83,8 +116,30 @@ fn grant(
     request: &PinRequest,
     peer: &PeerCredentials,
 ) -> Result<GrantedPin, DatabaseError> {
+    let facts = facts_of(state, &taken);
+    let files = open_descriptors(state, &taken.held)?;
+    let note = PinNote {
+        holder: request.holder.clone(),
+        mount_point: request.mount_point.clone(),
+        peer_process_id: peer.pid,
+    };
+    state.notes.lock().insert(facts.pin_id, note);
+    let lease = Box::new(Lease {
+        state: Arc::downgrade(state),
+        held: taken.held,
+        is_left: false,
+    });
+    Ok(GrantedPin {
+        facts,
+        files,
+        lease,
+    })
+}
+
+/// What whoever gets the pin is told.
+pub(super) fn facts_of(state: &State, taken: &TakenPin) -> PinFacts {
     let header = taken.held.header();
-    let facts = PinFacts {
+    PinFacts {
         database_id: header.database,
         history_id: header.history,
         pin_id: header.pin,
@@ -99,28 +154,11 @@ fn grant(
         live_inode: header.live.inode,
         source_directory: source_directory(state),
         max_age_ms: header.max_age.map_or(u64::MAX, millis),
-    };
-    let files = open_descriptors(state, &taken.held)?;
-    let note = PinNote {
-        holder: request.holder.clone(),
-        mount_point: request.mount_point.clone(),
-        peer_process_id: peer.pid,
-    };
-    state.notes.lock().insert(header.pin, note);
-    let lease = Box::new(Lease {
-        state: Arc::downgrade(state),
-        held: taken.held,
-        is_left: false,
-    });
-    Ok(GrantedPin {
-        facts,
-        files,
-        lease,
-    })
+    }
 }
 
 /// What a request asks for, with the default age.
-fn terms(request: &PinRequest) -> PinTerms {
+pub(super) fn terms(request: &PinRequest) -> PinTerms {
     let max_age = request.max_age_ms.map(Duration::from_millis);
     PinTerms {
         max_age: Some(max_age.unwrap_or(MAX_AGE_DEFAULT)),
@@ -134,7 +172,7 @@ fn terms(request: &PinRequest) -> PinTerms {
 
 /// Live file, slots and index, opened anew for reading only; the index with the lock that shows
 /// that the pin is held.
-fn open_descriptors(state: &State, held: &HeldPin) -> Result<PinFiles, DatabaseError> {
+pub(super) fn open_descriptors(state: &State, held: &HeldPin) -> Result<PinFiles, DatabaseError> {
     let open = |file: &dyn File, what| {
         reopen_read_only(file).map_err(|source| DatabaseError::Io {
             op: "open",
@@ -162,6 +200,7 @@ fn open_descriptors(state: &State, held: &HeldPin) -> Result<PinFiles, DatabaseE
 fn refusal(error: &DatabaseError) -> PinRefusal {
     let kind = match error {
         DatabaseError::Engine(EngineError::Poisoned { .. }) => RefusalKind::Poisoned,
+        DatabaseError::NotReclaimable { .. } => RefusalKind::UnknownPin,
         error if error.kind() == ErrorKind::NoSpace => RefusalKind::NoSpace,
         _ => RefusalKind::Internal,
     };
@@ -221,7 +260,10 @@ fn pin_status(held: &HeldPin, note: Option<&PinNote>, now: Duration) -> PinStatu
     PinStatus {
         pin_id: header.pin,
         holder: note.map_or_else(
-            || Name::cut("the engine's own process"),
+            || match held.tenure() {
+                Tenure::Handle => Name::cut("the engine's own process"),
+                Tenure::Lock | Tenure::Unclaimed { .. } => Name::cut("another process"),
+            },
             |note| note.holder.clone(),
         ),
         mount_point: note

@@ -12,10 +12,13 @@ use crate::database::SHADOW_DIR;
 use crate::database::error::DatabaseError;
 use crate::database::sink::ShadowSink;
 use crate::engine::{Engine, EngineOptions, OpenFacts, PreImageSink};
-use crate::id::{DatabaseId, PinId};
+use crate::id::{DatabaseId, Epoch, PinId};
 use crate::os::{FileIdentity, Host};
 use crate::pin::{Name, WirePath};
 use crate::shadow::{HeldPin, Shadow, Takeover, Tenure};
+
+/// Clean pages that are kept while a pin is taken without an engine: it reads hardly any.
+const OFFLINE_CACHE_BYTES: u64 = 1 << 20;
 
 /// What is known of a pin beside its state, for `status`.
 #[derive(Clone, Debug)]
@@ -31,11 +34,21 @@ pub(super) struct State {
     pub(super) engine: Engine,
     pub(super) shadow: Arc<Shadow>,
     pub(super) live: FileIdentity,
+    /// What the valid copies of the live header carry.
+    pub(super) epochs: [Epoch; 2],
     pub(super) opened: Duration,
     pub(super) notes: Mutex<HashMap<PinId, PinNote>>,
 }
 
 impl State {
+    /// What a pin needs of a database on which no engine runs. Holds the directory's lock.
+    pub(super) fn offline(host: &Host, dir: &Path) -> Result<Self, DatabaseError> {
+        let mut opened = None;
+        let mut prepare = |facts: &OpenFacts| prepare_sink(host, dir, facts, &mut opened);
+        let engine = Engine::open_offline(host, dir, OFFLINE_CACHE_BYTES, &mut prepare)?;
+        Ok(Self::joined(host, engine, opened))
+    }
+
     /// Ends the pins whose time is over, and forgets what was known of those that ended.
     pub(super) fn tend(&self) {
         self.shadow.tend(self.engine.host().clock.monotonic());
@@ -71,30 +84,41 @@ impl State {
         dir: &Path,
         options: &EngineOptions,
     ) -> Result<Arc<Self>, DatabaseError> {
-        let mut opened: Option<(Arc<Shadow>, FileIdentity)> = None;
-        let mut prepare = |facts: &OpenFacts| {
-            // D5: pins of earlier incarnations are taken over, ended, or left to be fenced.
-            let takeover = takeover(facts, host.clock.monotonic());
-            let shadow = Shadow::open(host.disk.clone(), &dir.join(SHADOW_DIR), &takeover)?;
-            let shadow = Arc::new(shadow);
-            opened = Some((shadow.clone(), facts.live));
-            let clock = host.clock.clone();
-            let sink: Arc<dyn PreImageSink> = Arc::new(ShadowSink { shadow, clock });
-            Ok(sink)
-        };
+        let mut opened = None;
+        let mut prepare = |facts: &OpenFacts| prepare_sink(host, dir, facts, &mut opened);
         let engine = Engine::open(host, dir, options, Some(&mut prepare))?;
-        let (shadow, live) = opened.expect("an engine that opened has prepared its sink");
-        Ok(Arc::new(Self {
+        Ok(Arc::new(Self::joined(host, engine, opened)))
+    }
+
+    fn joined(host: &Host, engine: Engine, opened: Option<(Arc<Shadow>, OpenFacts)>) -> Self {
+        let (shadow, facts) = opened.expect("an engine that opened has prepared its sink");
+        Self {
             engine,
             shadow,
-            live,
+            live: facts.live,
+            epochs: facts.next.map_or(facts.carried, |next| [next; 2]),
             opened: host.clock.monotonic(),
             notes: Mutex::default(),
-        }))
+        }
     }
 }
 
-/// What the shadow must know of an engine that starts.
+/// D5, D7: pins of earlier incarnations are taken over, ended, or left to be fenced.
+fn prepare_sink(
+    host: &Host,
+    dir: &Path,
+    facts: &OpenFacts,
+    opened: &mut Option<(Arc<Shadow>, OpenFacts)>,
+) -> Result<Arc<dyn PreImageSink>, Box<dyn std::error::Error + Send + Sync>> {
+    let takeover = takeover(facts, host.clock.monotonic());
+    let shadow = Shadow::open(host.disk.clone(), &dir.join(SHADOW_DIR), &takeover)?;
+    let shadow = Arc::new(shadow);
+    *opened = Some((shadow.clone(), *facts));
+    let clock = host.clock.clone();
+    Ok(Arc::new(ShadowSink { shadow, clock }))
+}
+
+/// What the shadow must know of an engine that starts, or of a mount without one.
 fn takeover(facts: &OpenFacts, now: Duration) -> Takeover {
     Takeover {
         database: facts.identity.database,

@@ -279,7 +279,8 @@ fn shadow_removed_under_a_running_engine_ends_pins_with_it() {
 /// D6: what an index says is borne out by the files, or the pin is not adopted.
 #[test]
 fn index_that_lies_is_not_adopted() {
-    let lies: [(&str, fn(&mut IndexHeader)); 8] = [
+    type Lie = fn(&mut IndexHeader);
+    let lies: [(&str, Lie); 8] = [
         ("not granted", |it| it.granted = false),
         ("another database", |it| it.database = DatabaseId([9; 16])),
         ("another history", |it| {

@@ -136,7 +136,7 @@ pub enum EngineError {
         known: u32,
     },
     /// The directory is in use.
-    #[error("{} is in use by another engine{}", dir.display(), holder.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
+    #[error("{} is in use by another process{}", dir.display(), holder.as_ref().map(|h| format!(" ({h})")).unwrap_or_default())]
     InUse {
         /// The directory.
         dir: PathBuf,

@@ -81,7 +81,9 @@ pub use commit_point::CommitPoint;
 pub use create::{LOCK_FILE, PAGE_FILE};
 use error::Result;
 pub use header::Header;
-pub use open::{Create, EngineOptions, OpenFacts, PrepareSink, looks_like_database};
+pub use open::{
+    Create, EngineOptions, OpenFacts, PrepareSink, is_held_by_engine, looks_like_database,
+};
 pub use shared::Identity;
 use shared::{BellState, Shared};
 pub use snapshot::{Frozen, Snapshot};
@@ -167,6 +169,19 @@ impl Engine {
     /// Errors: `Io`, `Poisoned`: then nobody knows what the live file holds.
     pub fn settle_live(&self) -> Result<()> {
         self.shared.settle_live()
+    }
+
+    /// Makes log and live file durable as far as a pin of `point` relies on them. Without a log to write,
+    /// what was replayed was made so at the opening.
+    ///
+    /// Errors: `Io`, `Poisoned`.
+    pub fn settle(&self, point: CommitPoint) -> Result<()> {
+        if self.shared.log.is_none() {
+            return Ok(());
+        }
+        self.make_durable(point)?;
+        self.settle_live()?;
+        self.refuse_if_poisoned()
     }
 
     /// Whether the live file may still be relied on.

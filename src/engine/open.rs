@@ -34,6 +34,8 @@ use crate::page::{PageFault, PageNo, PageSize};
 /// How long an engine that starts waits for those who only look at its directory.
 const LOOKERS_PATIENCE: Duration = Duration::from_secs(30);
 const LOOKERS_PAUSE: Duration = Duration::from_millis(50);
+const HOLDER_TRIES: u32 = 20;
+const HOLDER_PAUSE: Duration = Duration::from_millis(5);
 
 /// Whether a missing database is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,8 +113,8 @@ impl Engine {
         if options.create == Create::IfMissing {
             make_dir(host, dir)?;
         }
-        let dir_lock = lock_dir(host, dir, LockKind::Exclusive)?;
-        note_holder(host, dir);
+        let dir_lock = lock_dir(host, dir, Patience::Looks)?;
+        let holder_lock = note_holder(host, dir, Role::Engine);
         refuse_remote(&*dir_lock, dir)?;
         let data_path = dir.join(PAGE_FILE);
         let data = open_page_file(host, dir, &data_path, options)?;
@@ -139,6 +141,7 @@ impl Engine {
         );
         let mut shared = Shared {
             dir_lock: Some(dir_lock),
+            holder_lock,
             identity,
             sizes: Sizes {
                 checkpoint_bytes: options.checkpoint_bytes,
@@ -166,7 +169,7 @@ impl Engine {
     ///
     /// Errors: `InUse` if an engine runs there; otherwise as for [`Engine::open`].
     pub fn open_read_only(host: &Host, dir: &Path, cache_bytes: u64) -> Result<Self> {
-        let dir_lock = lock_dir(host, dir, LockKind::Shared)?;
+        let dir_lock = lock_dir(host, dir, Patience::Looker)?;
         let data_path = dir.join(PAGE_FILE);
         let data = host
             .disk
@@ -178,6 +181,57 @@ impl Engine {
         Arc::get_mut(&mut engine.shared)
             .expect("nobody else has it yet")
             .dir_lock = Some(dir_lock);
+        Ok(engine)
+    }
+
+    /// Opens the database in `dir`, on which no engine runs, in order to pin it: the log is replayed in
+    /// memory, and made durable as far as it was read. Nothing else in `dir` is changed here.
+    ///
+    /// Errors: `InUse` at once if anybody holds the directory; otherwise as for [`Engine::open`].
+    pub fn open_offline(
+        host: &Host,
+        dir: &Path,
+        cache_bytes: u64,
+        prepare_sink: PrepareSink<'_>,
+    ) -> Result<Self> {
+        let dir_lock = lock_dir(host, dir, Patience::None)?;
+        note_holder(host, dir, Role::Mount);
+        refuse_remote(&*dir_lock, dir)?;
+        let data_path = dir.join(PAGE_FILE);
+        let data = host
+            .disk
+            .open(&data_path, OpenMode::Read)
+            .map_err(|source| missing_or_io(source, dir, &data_path))?;
+        let header = header::read(&*data, &data_path)?;
+        let recovered = recovery::recover(host, dir, &header)?;
+        refuse_short(&*data, &data_path, &header)?;
+        recovered.sync(host, dir)?;
+        // What a killed engine wrote may be in the page cache only.
+        data.sync_data()
+            .map_err(EngineError::io_at("sync", FileRole::PageFile, &data_path))?;
+        let copies = header::read_copies(&*data, header.page_size)?;
+        let mut carried = [header.epoch; 2];
+        for (carried, copy) in carried.iter_mut().zip(&copies) {
+            *carried = copy.epoch;
+        }
+        let facts = OpenFacts {
+            identity: Identity {
+                database: header.database,
+                history: header.history,
+                epoch: header.epoch,
+            },
+            page_size: header.page_size,
+            live: identity_of(&*data)?,
+            live_sequence: header.sequence,
+            carried,
+            next: None,
+            point: recovered.point,
+        };
+        let sink = prepare_sink(&facts).map_err(|source| EngineError::Sink { source })?;
+        let mut engine = Self::read_only(host, dir, data, header, recovered, cache_bytes);
+        let shared = Arc::get_mut(&mut engine.shared).expect("nobody else has it yet");
+        shared.dir_lock = Some(dir_lock);
+        shared.sink = Some(sink);
         Ok(engine)
     }
 
@@ -320,7 +374,22 @@ fn sync_parent(host: &Host, dir: &Path) -> Result<()> {
         .map_err(EngineError::io_at("sync", FileRole::Directory, parent))
 }
 
-fn lock_dir(host: &Host, dir: &Path, kind: LockKind) -> Result<Arc<dyn File>> {
+/// How a directory is locked, and who is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Patience {
+    /// For an engine: those who look at the directory, and mounts that pin it, are done some time.
+    Looks,
+    /// For a mount without an engine, whose caller waits.
+    None,
+    /// For those who only look.
+    Looker,
+}
+
+fn lock_dir(host: &Host, dir: &Path, patience: Patience) -> Result<Arc<dyn File>> {
+    let kind = match patience {
+        Patience::Looks | Patience::None => LockKind::Exclusive,
+        Patience::Looker => LockKind::Shared,
+    };
     let handle =
         host.disk
             .open(dir, OpenMode::Directory)
@@ -343,15 +412,20 @@ fn lock_dir(host: &Host, dir: &Path, kind: LockKind) -> Result<Arc<dyn File>> {
             .map_err(EngineError::io_at("lock", FileRole::Directory, dir))
     };
     let begun = host.clock.monotonic();
+    let mut is_told = false;
     while !lock(kind)? {
-        // Whoever only looks (a check, a dump) holds a shared lock, and is done some time.
-        let is_looked_at = kind == LockKind::Exclusive && lock(LockKind::Shared)?;
+        // Whoever only looks (a check, a dump) holds a shared lock, and a mount that pins holds the
+        // exclusive one for a moment. An engine has the `LOCK` file locked too.
+        let is_passing = patience == Patience::Looks
+            && (lock(LockKind::Shared)? || !is_held_by_engine(host, dir));
         let waited = host.clock.monotonic().saturating_sub(begun);
-        if !is_looked_at || waited >= LOOKERS_PATIENCE {
+        if !is_passing || waited >= LOOKERS_PATIENCE {
             return Err(in_use());
         }
-        if waited.is_zero() {
-            tracing::info!(dir = %dir.display(), "waiting for those who only read the directory");
+        if !is_told {
+            is_told = true;
+            let holder = read_holder(host, dir).unwrap_or_default();
+            tracing::info!(dir = %dir.display(), holder, "waiting for those who hold the directory for a moment");
         }
         host.clock.sleep(LOOKERS_PAUSE);
     }
@@ -399,18 +473,50 @@ fn read_holder(host: &Host, dir: &Path) -> Option<String> {
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-fn note_holder(host: &Host, dir: &Path) {
+/// Who holds a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    Engine,
+    Mount,
+}
+
+/// Whether the directory's lock is an engine's. One that is just starting may not show it yet, which the
+/// next look does.
+#[must_use]
+pub fn is_held_by_engine(host: &Host, dir: &Path) -> bool {
+    let lock = host.disk.open(&dir.join(LOCK_FILE), OpenMode::Read);
+    lock.and_then(|lock| lock.try_lock(LockKind::Shared))
+        .is_ok_and(|is_free| !is_free)
+}
+
+/// Says who holds the directory; an engine also locks the file, which tells it from a mount.
+fn note_holder(host: &Host, dir: &Path, role: Role) -> Option<Arc<dyn File>> {
     let path = dir.join(LOCK_FILE);
     let file = host
         .disk
         .open(&path, OpenMode::ReadWrite)
         .or_else(|_| host.disk.open(&path, OpenMode::CreateNew));
-    if let Ok(file) = file {
-        let text = format!("process {}\n", std::process::id());
-        // A courtesy: the lock on the directory is what counts.
-        let _ = file.set_len(0);
-        let _ = os::write_all_at(&*file, text.as_bytes(), 0);
+    let file = file.ok()?;
+    let role_name = match role {
+        Role::Engine => "engine",
+        Role::Mount => "mount",
+    };
+    let text = format!("process {}, {role_name}\n", std::process::id());
+    // A courtesy: the lock on the directory is what counts.
+    let _ = file.set_len(0);
+    let _ = os::write_all_at(&*file, text.as_bytes(), 0);
+    if role == Role::Mount {
+        return None;
     }
+    for _ in 0..HOLDER_TRIES {
+        // One that looks whether an engine runs has it for a moment.
+        match file.try_lock(LockKind::Exclusive) {
+            Ok(false) => host.clock.sleep(HOLDER_PAUSE),
+            Ok(true) => return Some(file),
+            Err(_) => break,
+        }
+    }
+    None
 }
 
 fn missing_or_io(source: io::Error, dir: &Path, path: &Path) -> EngineError {

@@ -89,6 +89,9 @@ pub(crate) struct Shared {
     pub(crate) data: Arc<dyn File>,
     /// Held for its lock: no other engine while it is open.
     pub(crate) dir_lock: Option<Arc<dyn File>>,
+    /// Held for its lock: shows that an engine has the directory, and not a mount.
+    #[expect(dead_code, reason = "its lock lasts as long as it is kept")]
+    pub(crate) holder_lock: Option<Arc<dyn File>>,
     pub(crate) page_size: PageSize,
     pub(crate) identity: Identity,
     pub(crate) sizes: Sizes,
@@ -165,6 +168,7 @@ impl Shared {
             data_path: dir.join(PAGE_FILE),
             data,
             dir_lock: None,
+            holder_lock: None,
             page_size,
             identity: Identity {
                 database,

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::error::{PinError, ProtocolFault};
 use super::frame::{Frame, FrameFault, FrameSocket, IncomingDescriptors, Patience};
 use super::messages::{
-    ClientMessage, EndReason, PROTOCOL_VERSION, PinFacts, PinRequest, RefusalKind, RestOfPins,
-    ServerMessage, WelcomeFacts,
+    ClientMessage, EndReason, PROTOCOL_VERSION, PinFacts, PinRequest, ReclaimRequest,
+    ReclaimedFacts, RefusalKind, RestOfPins, ServerMessage, WelcomeFacts,
 };
 use super::service::{PinFiles, StatusReport};
 use super::wire::{self, Name};
@@ -160,6 +160,33 @@ impl PinClient {
             files,
             lease,
         })
+    }
+
+    /// Asks for a pin back that an earlier engine granted, and whose files the caller still holds. The
+    /// connection becomes its lease.
+    ///
+    /// Errors: `Refused`, of kind `UnknownPin` if this engine did not take it over; `Timeout`; `Closed`;
+    /// `Protocol`.
+    pub fn reclaim(
+        mut self,
+        request: &ReclaimRequest,
+    ) -> Result<(ReclaimedFacts, ClientLease), PinError> {
+        let doing = "reclaiming the pin";
+        let ask = ClientMessage::Reclaim {
+            request: request.clone(),
+        };
+        let timeout = self.line.timeouts.answer;
+        match self.line.ask(&ask, timeout, doing)?.0 {
+            ServerMessage::Reclaimed { facts } if facts.pin_id == request.pin_id => {
+                let lease = ClientLease {
+                    line: self.line,
+                    pin_id: facts.pin_id,
+                    state: LeaseState::Held,
+                };
+                Ok((facts, lease))
+            }
+            _ => Err(out_of_turn(doing)),
+        }
     }
 
     /// How engine and pins are.

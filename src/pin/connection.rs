@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 use super::frame::{FrameFault, FrameSocket, IncomingDescriptors, Patience};
 use super::limits::{EndPins, PinServerLimits};
 use super::messages::{
-    ClientMessage, EndReason, PINS_PER_REPORT_MAX, PROTOCOL_VERSION, PinRequest, RefusalKind,
-    RestOfPins, ServerMessage,
+    ClientMessage, EndReason, PINS_PER_REPORT_MAX, PROTOCOL_VERSION, PinRequest, ReclaimRequest,
+    RefusalKind, RestOfPins, ServerMessage,
 };
 use super::seats::{Seat, Seats};
-use super::service::{GrantedPin, PinLease, PinRefusal, PinService};
+use super::service::{GrantedPin, PinLease, PinRefusal, PinService, ReclaimedPin};
 use super::wire::{self, MessageFault, Sentence};
 use crate::id::PinId;
 use crate::os::readiness::{Deadline, Interest, StopSignal, Wake, wait};
@@ -178,10 +178,7 @@ impl Conversation<'_> {
         match message {
             ClientMessage::Hello { .. } => Err(Parting::OutOfTurn),
             ClientMessage::Pin { request } => self.pin(&request),
-            ClientMessage::Reclaim { .. } => self.refuse(
-                RefusalKind::Unsupported,
-                "this engine cannot hand back a pin yet",
-            ),
+            ClientMessage::Reclaim { request } => self.reclaim(&request),
             ClientMessage::Release { pin_id } => self.release(pin_id),
             ClientMessage::Status => self.report(),
             ClientMessage::Ping => self.send(&ServerMessage::Pong),
@@ -236,6 +233,25 @@ impl Conversation<'_> {
             live: Some((lease, seat)),
         });
         Ok(())
+    }
+
+    /// Gives a pin of an earlier engine back. It was granted its seat there, and what an engine adopts is
+    /// bounded by what its predecessors granted.
+    fn reclaim(&mut self, request: &ReclaimRequest) -> Result<(), Parting> {
+        let reclaimed = match self.shared.service.reclaim(request, &self.peer) {
+            Ok(reclaimed) => reclaimed,
+            Err(PinRefusal { kind, message }) => {
+                tracing::warn!(pid = self.peer.pid, pin = %request.pin_id, %message, "refused a pin");
+                return self.send(&ServerMessage::Refused { kind, message });
+            }
+        };
+        let ReclaimedPin { facts, lease } = reclaimed;
+        // From here on the end of the connection ends the pin, also if the answer does not get through.
+        self.pins.push(HeldPin {
+            pin_id: facts.pin_id,
+            live: Some((lease, self.shared.pins.take_anyway())),
+        });
+        self.send(&ServerMessage::Reclaimed { facts })
     }
 
     fn release(&mut self, pin_id: PinId) -> Result<(), Parting> {

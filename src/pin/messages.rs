@@ -13,8 +13,8 @@ use crate::id::{DatabaseId, Epoch, HistoryId, PinId};
 use crate::lsn::{Lsn, Timestamp};
 use crate::page::PageSize;
 
-/// The only version of the protocol so far.
-pub const PROTOCOL_VERSION: u32 = 1;
+/// The version of the protocol: 2 since pins can be reclaimed.
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The most pins that one [`ServerMessage::StatusReport`] frame carries: with the longest texts
 /// that they may have, these still fit a frame.
@@ -35,14 +35,10 @@ pub enum ClientMessage {
         /// What pin.
         request: PinRequest,
     },
-    /// Asks for a pin that an earlier engine granted; answered by `Refused { Unsupported }`.
+    /// Asks for a pin that an earlier engine granted; answered by `Reclaimed` or `Refused`.
     Reclaim {
-        /// The database that it is of.
-        database_id: DatabaseId,
-        /// The pin.
-        pin_id: PinId,
-        /// The secret that came with it.
-        token: PinToken,
+        /// What pin.
+        request: ReclaimRequest,
     },
     /// Gives a pin of this connection back; answered by `Released` or `Refused { UnknownPin }`.
     Release {
@@ -100,6 +96,11 @@ pub enum ServerMessage {
     },
     /// Answers `Ping`.
     Pong,
+    /// Answers `Reclaim`: the pin hangs on this connection from here on.
+    Reclaimed {
+        /// What there is to know of it.
+        facts: ReclaimedFacts,
+    },
 }
 
 /// The secret by which a pin is reclaimed after the engine's restart; never shown.
@@ -125,6 +126,32 @@ pub struct PinRequest {
     pub holder: Name,
     /// Where it will be mounted; empty if nowhere.
     pub mount_point: WirePath,
+}
+
+/// Which pin a client wants back after the engine's restart.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReclaimRequest {
+    /// The database that it is of.
+    pub database_id: DatabaseId,
+    /// The pin.
+    pub pin_id: PinId,
+    /// The secret that came with it.
+    pub token: PinToken,
+    /// Who holds it, as `status` shows it.
+    pub holder: Name,
+    /// Where it is mounted; empty if nowhere.
+    pub mount_point: WirePath,
+}
+
+/// What the holder of a reclaimed pin does not know yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct ReclaimedFacts {
+    /// The pin.
+    pub pin_id: PinId,
+    /// How old it is.
+    pub age_ms: u64,
+    /// How old it may become.
+    pub max_age_ms: u64,
 }
 
 /// What happens when a pin's shadow is at its limit, or the disk is.

@@ -12,6 +12,8 @@
 //! Pin ----------------------------------------> PinService::pin, seconds perhaps
 //!        <------------------------------------- Granted + 3 descriptors | Refused
 //!        <------------------------------------- Ended, if the engine ends it
+//! Reclaim ------------------------------------> PinService::reclaim: a pin of an earlier engine
+//!        <------------------------------------- Reclaimed | Refused
 //! Release ------------------------------------> PinLease::release
 //!        <------------------------------------- Released
 //! end of the connection, however it comes about: every pin of it is released
@@ -36,13 +38,13 @@
 //! | path | v: length, at most 4095; so many bytes |
 //! | x? | byte 0: absent; byte 1: x follows |
 //!
-//! A message is its number (v), then its fields in order, without padding or bytes behind. Version 1:
+//! A message is its number (v), then its fields in order, without padding or bytes behind. Version 2:
 //!
 //! | client | number | fields |
 //! |---|---|---|
 //! | Hello | 0 | v protocol version, text(255) client |
 //! | Pin | 1 | request: v? max age ms, v on full (0 break, 1 hold), v? shadow limit bytes, text(255) holder, path mount point |
-//! | Reclaim | 2 | id database, id pin, 32 bytes token |
+//! | Reclaim | 2 | id database, id pin, 32 bytes token, text(255) holder, path mount point |
 //! | Release | 3 | id pin |
 //! | Status | 4 | |
 //! | Ping | 5 | |
@@ -56,6 +58,7 @@
 //! | StatusReport | 4 | engine, v count of pins (at most 8), pins, v rest (0 complete, 1 another frame follows) |
 //! | Ended | 5 | id pin, v reason |
 //! | Pong | 6 | |
+//! | Reclaimed | 7 | id pin, v age ms, v max age ms |
 //!
 //! * engine: id database, id history, v epoch, text(255) version, z process id, path source directory,
 //!   v uptime ms, v state (0 running, 1 poisoned), v page size, v page count, v timestamp, v LSN,
@@ -89,6 +92,8 @@
 //! * P7 What is said about the end of a pin is for people. Whether a read is right is told by the
 //!   index and the live header; an engine that goes away does not end the pin.
 //! * P8 No process id decides anything.
+//! * P9 A pin that an engine adopted is given back to one client, who knows its token, and to nobody else;
+//!   it ends if none comes in time, or as soon as nobody holds its index.
 //!
 //! # Locking and blocking
 //!
@@ -99,7 +104,7 @@
 //! The engine takes a shared `flock` on the index before it hands it over; the lock goes with the
 //! descriptor. Nobody here opens the index anew, and nobody may: the lock would not come along.
 //!
-//! Not here: making and ending pins, the maximum age, adoption after a restart, and the decision
+//! Not here: making and ending pins, the maximum age, adoption itself, and the decision
 //! whether an engine runs at all (the lock on its directory).
 
 mod client;
@@ -121,11 +126,12 @@ pub use frame::FrameFault;
 pub use limits::{EndPins, PinServerLimits};
 pub use messages::{
     ClientMessage, EndReason, EngineState, EngineStatus, OnShadowFull, PINS_PER_REPORT_MAX,
-    PROTOCOL_VERSION, PinFacts, PinRequest, PinState, PinStatus, PinToken, RefusalKind, RestOfPins,
-    ServerMessage, WelcomeFacts,
+    PROTOCOL_VERSION, PinFacts, PinRequest, PinState, PinStatus, PinToken, ReclaimRequest,
+    ReclaimedFacts, RefusalKind, RestOfPins, ServerMessage, WelcomeFacts,
 };
 pub use server::PinServer;
 pub use service::{
-    GrantedPin, PinFile, PinFiles, PinFilesFault, PinLease, PinRefusal, PinService, StatusReport,
+    GrantedPin, PinFile, PinFiles, PinFilesFault, PinLease, PinRefusal, PinService, ReclaimedPin,
+    StatusReport,
 };
 pub use wire::{MessageFault, Name, PATH_BYTES_MAX, PAYLOAD_BYTES_MAX, Sentence, Text, WirePath};

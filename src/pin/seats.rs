@@ -26,6 +26,12 @@ impl Seats {
         self.limit
     }
 
+    /// A seat beyond the limit if need be, for one whose number is bounded elsewhere.
+    pub(crate) fn take_anyway(self: &Arc<Self>) -> Seat {
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Seat(Arc::clone(self))
+    }
+
     /// Errors: `None` if all are taken.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Seat> {
         let is_free = |taken| (taken < self.limit).then_some(taken + 1);
@@ -53,6 +59,11 @@ mod tests {
         let (first, _second) = (seats.take().unwrap(), seats.take().unwrap());
         assert!(seats.take().is_none());
         drop(first);
+        let third = seats.take().unwrap();
+        let beyond = seats.take_anyway();
+        drop(third);
+        assert!(seats.take().is_none(), "two of two are taken");
+        drop(beyond);
         assert!(seats.take().is_some());
     }
 }

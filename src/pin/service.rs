@@ -5,7 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::messages::{
-    EndReason, EngineStatus, PinFacts, PinRequest, PinStatus, RefusalKind, WelcomeFacts,
+    EndReason, EngineStatus, PinFacts, PinRequest, PinStatus, ReclaimRequest, ReclaimedFacts,
+    RefusalKind, WelcomeFacts,
 };
 use super::wire::Sentence;
 use crate::os::FileIdentity;
@@ -24,6 +25,15 @@ pub trait PinService: Send + Sync {
     ///
     /// Errors: why not; the message is shown to the user.
     fn pin(&self, request: &PinRequest, peer: &PeerCredentials) -> Result<GrantedPin, PinRefusal>;
+
+    /// Gives a pin of an earlier engine back to whoever knows its token. Must not block.
+    ///
+    /// Errors: why not; the message is shown to the user, and tells nothing to one who guesses.
+    fn reclaim(
+        &self,
+        request: &ReclaimRequest,
+        peer: &PeerCredentials,
+    ) -> Result<ReclaimedPin, PinRefusal>;
 
     /// Looks after the pins: called about once a second. Must not block.
     fn tend(&self);
@@ -59,6 +69,22 @@ pub struct GrantedPin {
 impl fmt::Debug for GrantedPin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GrantedPin")
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A pin that was given back to its holder, who has its files.
+pub struct ReclaimedPin {
+    /// What he does not know yet.
+    pub facts: ReclaimedFacts,
+    /// What ends it.
+    pub lease: Box<dyn PinLease>,
+}
+
+impl fmt::Debug for ReclaimedPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReclaimedPin")
             .field("facts", &self.facts)
             .finish_non_exhaustive()
     }

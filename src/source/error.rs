@@ -24,11 +24,22 @@ pub enum SourceError {
         path: PathBuf,
     },
     /// It is a database, but no engine runs on it.
-    #[error("no engine runs on {}: start it (stillfs serve {}); this version mounts running engines only, and a directory that nobody writes can be copied as it is", path.display(), path.display())]
+    #[error("no engine runs on {}", path.display())]
     NotRunning {
         /// The path.
         path: PathBuf,
     },
+    /// No engine runs on it, and without one a pin must be written into the directory.
+    #[error("no engine runs on {}, and without one a mount must write to {}/shadow, which fails: {source}; mount as the user who owns it, start an engine, or copy the directory as it is, since nobody writes it", path.display(), path.display())]
+    NotWritable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A pin without an engine could not be taken.
+    #[error(transparent)]
+    Database(crate::database::DatabaseError),
     /// An engine runs, but serves no pins to other processes.
     #[error("the engine that runs on {} serves no pins to other processes: open it with PinServing::On", path.display())]
     NoPinServer {

@@ -19,6 +19,7 @@
 
 mod error;
 pub mod native;
+mod native_lease;
 pub mod still;
 
 use std::fmt;
@@ -67,14 +68,18 @@ pub enum LeaseView {
     Held,
     /// The engine ended the pin, and says why.
     Ended(crate::pin::EndReason),
-    /// The engine is gone; the view still stands.
+    /// The engine is gone, or there was none; the view stands, and the next engine is asked for the pin.
     EngineGone,
+    /// An engine started that did not take the pin over: reads fail by the fence.
+    PassedOver,
 }
 
 /// What keeps a pin. Dropping it gives the pin up.
 pub trait SourceLease: Send + fmt::Debug {
     /// Waits until something happens to the pin, or `timeout` is over.
     fn watch(&mut self, timeout: Duration) -> LeaseView;
+    /// How often the pin was given back by an engine that started.
+    fn reconnects(&self) -> u64;
     /// Gives the pin up and waits until that is done.
     ///
     /// Errors: `Pin`; the pin is given up all the same.

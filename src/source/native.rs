@@ -1,4 +1,4 @@
-//! The native engine's directory as a source: pinned through the engine that runs on it.
+//! The native engine's directory as a source: pinned through the engine that runs on it, or without one.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -10,18 +10,19 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::database::{NativeHeader, PAGE_FILE, SNAPSHOT_FILE, SOCKET_FILE, looks_like_database};
+use crate::database::{
+    DatabaseError, NativeHeader, OfflinePin, PAGE_FILE, SNAPSHOT_FILE, SOCKET_FILE,
+    is_held_by_engine, looks_like_database, pin_offline,
+};
 use crate::id::HistoryId;
 use crate::os::path::{Metadata, metadata};
 use crate::os::real_disk::RealFile;
 use crate::os::{Host, LockKind, OpenMode};
 use crate::pin::{
-    ClientLease, LeaseState, Name, OnShadowFull, PinClient, PinError, PinFacts, PinRequest,
-    WirePath,
+    ClientLease, Name, OnShadowFull, PinClient, PinError, PinFacts, PinFiles, PinRequest, WirePath,
 };
-use crate::source::{
-    LeaseView, PinAs, PinnedSource, ReadMeter, SourceError, SourceFacts, SourceLease,
-};
+use crate::source::native_lease::{NativeLease, Reclaim};
+use crate::source::{PinAs, PinnedSource, ReadMeter, SourceError, SourceFacts};
 use crate::view::tree::{Attributes, Content, Node, NodeId, ReadError, Tree};
 use crate::view::{PinnedFile, ReadCounts};
 
@@ -63,13 +64,17 @@ pub fn recognise(host: &Host, path: &Path) -> Result<(), SourceError> {
     }
 }
 
-/// A pin of the running engine at `dir`, with its page file open.
+/// A pin of the database at `dir`, with its page file open.
 #[derive(Debug)]
-pub(super) struct NativePin {
+pub(super) struct NativePin<L = ClientLease> {
     pub(super) facts: PinFacts,
     pub(super) file: Arc<PinnedFile>,
-    pub(super) lease: ClientLease,
+    pub(super) lease: L,
 }
+
+/// How long a mount waits for whoever holds the directory and answers at no socket.
+const HOLDER_PATIENCE: Duration = Duration::from_secs(10);
+const HOLDER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Asks the engine that runs on `dir` for a pin and opens its view.
 ///
@@ -84,28 +89,116 @@ pub(super) fn connect(
             PinError::NotRunning { .. } => not_running(host, dir),
             error => error.into(),
         })?;
-    let request = PinRequest {
+    let pin = client.pin(&request_of(pin_as))?;
+    let file = open_view(dir, &pin.facts, pin.files)?;
+    Ok(NativePin {
+        facts: pin.facts,
+        file,
+        lease: pin.lease,
+    })
+}
+
+fn request_of(pin_as: &PinAs<'_>) -> PinRequest {
+    PinRequest {
         max_age_ms: None,
         on_full: OnShadowFull::Break,
         shadow_limit_bytes: None,
         holder: Name::cut(pin_as.holder),
-        mount_point: pin_as
-            .mount_point
-            .and_then(WirePath::new)
-            .unwrap_or_default(),
+        mount_point: mount_point_of(pin_as),
+    }
+}
+
+fn mount_point_of(pin_as: &PinAs<'_>) -> WirePath {
+    let path = pin_as.mount_point.and_then(WirePath::new);
+    path.unwrap_or_default()
+}
+
+/// Asks the engine that runs on `dir` for a pin, or takes one if none runs. Whoever holds the directory
+/// and answers nobody, because he starts, stops, or pins it himself, is waited for.
+///
+/// Errors: as for [`connect`]; `NotWritable`, `Database` of a pin without an engine.
+fn connect_or_take(
+    host: &Host,
+    dir: &Path,
+    pin_as: &PinAs<'_>,
+) -> Result<NativePin<Option<ClientLease>>, SourceError> {
+    let begun = host.clock.monotonic();
+    let mut is_told = false;
+    loop {
+        let refused = match connect(host, dir, pin_as) {
+            Ok(NativePin { facts, file, lease }) => {
+                let lease = Some(lease);
+                return Ok(NativePin { facts, file, lease });
+            }
+            Err(SourceError::NotRunning { .. } | SourceError::NoPinServer { .. }) => {
+                match pin_offline(host, dir, &request_of(pin_as)) {
+                    Ok(OfflinePin { facts, files }) => {
+                        let file = open_view(dir, &facts, files)?;
+                        let lease = None;
+                        return Ok(NativePin { facts, file, lease });
+                    }
+                    Err(error) => without_engine(dir, error),
+                }
+            }
+            Err(error) => error,
+        };
+        let is_late = host.clock.monotonic().saturating_sub(begun) >= HOLDER_PATIENCE;
+        if !super::still::is_passing(&refused) {
+            return Err(refused);
+        }
+        if is_late && is_held_by_engine(host, dir) {
+            let path = dir.to_owned();
+            return Err(SourceError::NoPinServer { path });
+        }
+        if is_late {
+            return Err(refused);
+        }
+        if !is_told {
+            is_told = true;
+            tracing::info!(cause = %refused, "waiting for whoever holds the directory");
+        }
+        host.clock.sleep(HOLDER_PAUSE);
+    }
+}
+
+/// Why a pin without an engine was not had.
+fn without_engine(dir: &Path, error: DatabaseError) -> SourceError {
+    let is_refusal = |kind| {
+        matches!(
+            kind,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+        )
     };
-    let pin = client.pin(&request)?;
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(inner) = cause {
+        if let Some(system) = inner.downcast_ref::<io::Error>()
+            && is_refusal(system.kind())
+        {
+            return SourceError::NotWritable {
+                path: dir.to_owned(),
+                source: system.kind().into(),
+            };
+        }
+        cause = inner.source();
+    }
+    match error {
+        DatabaseError::Engine(error) => SourceError::Engine(error),
+        error => SourceError::Database(error),
+    }
+}
+
+fn open_view(
+    dir: &Path,
+    facts: &PinFacts,
+    files: PinFiles,
+) -> Result<Arc<PinnedFile>, SourceError> {
     let data = dir.join(PAGE_FILE);
     let there = metadata(&data).map_err(SourceError::io("look at", &data))?;
-    if there.identity != pin.facts.live_file() {
+    if there.identity != facts.live_file() {
         return Err(SourceError::Moved { path: data });
     }
     let file = |fd: OwnedFd| Arc::new(RealFile::from_fd(fd));
-    let (live, slots, index) = (
-        file(pin.files.live),
-        file(pin.files.shadow),
-        file(pin.files.index),
-    );
+    let (live, slots, index) = (file(files.live), file(files.shadow), file(files.index));
     let view = PinnedFile::open(live, slots, index, Arc::new(NativeHeader))?;
     let header = view.header();
     let seen = (
@@ -115,22 +208,17 @@ pub(super) fn connect(
         header.page_count,
         header.wall_ns,
     );
-    let told = &pin.facts;
     let told = (
-        told.pin_id,
-        told.timestamp,
-        told.lsn,
-        told.page_count,
-        told.wall_ns,
+        facts.pin_id,
+        facts.timestamp,
+        facts.lsn,
+        facts.page_count,
+        facts.wall_ns,
     );
     if seen != told {
         return Err(SourceError::Moved { path: data });
     }
-    Ok(NativePin {
-        facts: pin.facts,
-        file: Arc::new(view),
-        lease: pin.lease,
-    })
+    Ok(Arc::new(view))
 }
 
 /// Nobody answers at the socket: whether an engine runs is told by the directory's lock.
@@ -146,21 +234,32 @@ fn not_running(host: &Host, dir: &Path) -> SourceError {
     }
 }
 
-/// Pins the running engine at `dir` and builds the tree of its view.
+/// Pins the database at `dir`, with its engine or without one, and builds the tree of its view.
 ///
-/// Errors: as for [`connect`].
+/// Errors: as for [`connect`]; `NotWritable`, `Database`.
 pub(super) fn pin(
     host: &Host,
     dir: &Path,
     pin_as: &PinAs<'_>,
 ) -> Result<PinnedSource, SourceError> {
-    let NativePin { facts, file, lease } = connect(host, dir, pin_as)?;
+    let NativePin { facts, file, lease } = connect_or_take(host, dir, pin_as)?;
     let data = dir.join(PAGE_FILE);
     let of_dir = metadata(dir).map_err(SourceError::io("look at", dir))?;
     let of_file = metadata(&data).map_err(SourceError::io("look at", &data))?;
     let tree = build_tree(dir, &facts, &file, &of_dir, &of_file);
     Ok(PinnedSource {
         tree: Arc::new(tree),
+        lease: Box::new(NativeLease::new(
+            host,
+            Reclaim {
+                dir: dir.to_owned(),
+                facts: facts.clone(),
+                holder: Name::cut(pin_as.holder),
+                mount_point: mount_point_of(pin_as),
+            },
+            file.clone(),
+            lease,
+        )),
         facts: SourceFacts {
             kind: KIND,
             pin: facts.pin_id,
@@ -170,7 +269,6 @@ pub(super) fn pin(
             max_age: Duration::from_millis(facts.max_age_ms),
         },
         reads: file,
-        lease: Box::new(NativeLease(lease)),
     })
 }
 
@@ -269,26 +367,5 @@ impl ReadMeter for PinnedFile {
 
     fn look(&self) -> Result<(), ReadError> {
         Self::look(self)
-    }
-}
-
-#[derive(Debug)]
-struct NativeLease(ClientLease);
-
-impl SourceLease for NativeLease {
-    fn watch(&mut self, timeout: Duration) -> LeaseView {
-        match self.0.wait_end(timeout) {
-            Ok(LeaseState::Held) => LeaseView::Held,
-            Ok(LeaseState::Ended(reason)) => LeaseView::Ended(reason),
-            Ok(LeaseState::EngineGone) | Err(_) => LeaseView::EngineGone,
-        }
-    }
-
-    fn release(self: Box<Self>) -> Result<(), SourceError> {
-        match self.0.release() {
-            // With the engine gone there is nobody left to tell.
-            Err(PinError::Closed { .. }) | Ok(()) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 }

@@ -116,11 +116,12 @@ fn open_dir(host: &Host, dir: &Path, holder: &str) -> Result<StillDatabase, Sour
 }
 
 /// Whether an error may be over in a moment.
-fn is_passing(error: &SourceError) -> bool {
+pub(super) fn is_passing(error: &SourceError) -> bool {
     matches!(
         error,
         SourceError::NotRunning { .. }
             | SourceError::NoPinServer { .. }
+            | SourceError::Engine(EngineError::InUse { .. })
             | SourceError::Pin(
                 PinError::Closed { .. }
                     | PinError::Refused {

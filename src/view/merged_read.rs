@@ -3,7 +3,7 @@
 use crate::fault::{self, Fault};
 use crate::page::PageNo;
 use crate::shadow::index::Entry;
-use crate::view::tree::ReadError;
+use crate::view::tree::{EndSeen, ReadError};
 
 /// What a merged read reads from. Offsets and counts are in pages; buffers hold whole pages.
 pub trait MergeSource {
@@ -40,7 +40,7 @@ pub fn read_merged<S: MergeSource>(
     }
     read_once(source, first, out).or_else(|error| match error {
         // Bytes of after the end are no damage: say what it is.
-        ReadError::Page { .. } | ReadError::Entry { .. } => source.last_look().and(Err(error)),
+        ReadError::Page { .. } | ReadError::Entry { .. } => last_look(source).and(Err(error)),
         error => Err(error),
     })
 }
@@ -93,7 +93,24 @@ fn read_once<S: MergeSource>(source: &S, first: PageNo, out: &mut [u8]) -> Resul
     if fault::is(Fault::EndLookedAtFirst) {
         return Ok(shadowed);
     }
-    source.last_look().map(|()| shadowed)
+    last_look(source).map(|()| shadowed)
+}
+
+/// The last look, taken once more where the pin looks fenced: an engine that took over in the middle of
+/// the first may have let the index forget an epoch that the live header had just before.
+///
+/// Errors: those of the look. One that comes later counts as well, being after the last byte.
+pub fn last_look<S: MergeSource>(source: &S) -> Result<(), ReadError> {
+    match source.last_look() {
+        Err(ReadError::PinEnded {
+            reason: EndSeen::Fenced,
+        }) => {
+            // What the index showed comes before what the live header shows this time.
+            source.fence();
+            source.last_look()
+        }
+        looked => looked,
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +164,7 @@ mod tests {
 
     fn ended() -> ReadError {
         ReadError::PinEnded {
-            reason: crate::view::tree::EndSeen::IndexCut,
+            reason: EndSeen::IndexCut,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::fault::{self, Fault};
 use crate::os::{self, File, FileIdentity, LockKind};
 use crate::page::{self, PageFault, PageNo};
 use crate::shadow::index::{Entry, INDEX_SECTOR_BYTES, IndexFault, IndexHeader, entry_offset};
-use crate::view::merged_read::{MergeSource, read_merged};
+use crate::view::merged_read::{MergeSource, last_look, read_merged};
 use crate::view::tree::{EndSeen, RangeRead, ReadError};
 
 /// Bytes of an index entry in memory.
@@ -104,6 +104,13 @@ impl PinnedFile {
         })
     }
 
+    /// Which file the index is, by the descriptor that holds its lock.
+    ///
+    /// Errors: the system's.
+    pub fn index_identity(&self) -> io::Result<FileIdentity> {
+        self.index.identity()
+    }
+
     /// The facts of the pin.
     #[must_use]
     pub fn header(&self) -> &IndexHeader {
@@ -135,7 +142,7 @@ impl PinnedFile {
 
     /// Whether the pin still holds at this moment. Errors: `PinEnded`, `Io`.
     pub fn look(&self) -> Result<(), ReadError> {
-        self.last_look()
+        last_look(self)
     }
 
     /// Whether the live file's header is from before the pin.
@@ -257,6 +264,7 @@ impl MergeSource for PinnedFile {
         // The live header first: an engine that adopts the pin writes the epochs that the index
         // accepts before it writes its own epoch there.
         let identities = self.live_identities()?;
+        self.fence();
         let header = read_index_header(&*self.index)?;
         if header.pin != self.header.pin || !header.granted {
             return Err(ReadError::PinEnded {

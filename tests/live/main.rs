@@ -23,5 +23,6 @@ mod engine_death;
 mod many;
 mod random_reads;
 mod refusals;
+mod restart;
 mod restored;
 mod run;

@@ -33,10 +33,10 @@ impl Engine {
         Self::start_with(dir, &[])
     }
 
-    /// The same with more options of `serve`.
+    /// The same with more options.
     pub fn start_with(dir: &Path, options: &[&str]) -> Self {
         let mut command = stillfs();
-        command.arg("serve").arg(dir).args(options);
+        command.arg("serve").args(options).arg(dir);
         command.args(["--listen", "127.0.0.1:0"]);
         let mut child = command
             .stdin(Stdio::null())
@@ -167,6 +167,10 @@ impl Rig {
 
     pub fn start(&mut self) {
         self.engine = Some(Engine::start(&self.source));
+    }
+
+    pub fn start_with(&mut self, options: &[&str]) {
+        self.engine = Some(Engine::start_with(&self.source, options));
     }
 
     pub fn take_engine(&mut self) -> Engine {

@@ -96,7 +96,7 @@ fn other_version_is_refused_with_the_one_that_is_spoken() {
     for behind in [&[][..], &[1, 2, 3][..]] {
         let mut raw = RawClient::connect(&service.socket_path());
         let hello = ClientMessage::Hello {
-            protocol_version: 2,
+            protocol_version: PROTOCOL_VERSION + 1,
             client: Name::cut("newer"),
         };
         let payload = [&wire::encode(&hello)[..], behind].concat();
@@ -141,15 +141,41 @@ fn pin_of_another_connection_cannot_be_released() {
     other.say(&ClientMessage::Release { pin_id });
     let unknown = RefusalKind::UnknownPin;
     assert!(matches!(other.hear(), Ok(ServerMessage::Refused { kind, .. }) if kind == unknown));
-    let (database_id, token) = (DatabaseId([1; 16]), PinToken([3; 32]));
-    other.say(&ClientMessage::Reclaim {
-        database_id,
-        pin_id,
-        token,
-    });
-    let unsupported = RefusalKind::Unsupported;
-    assert!(matches!(other.hear(), Ok(ServerMessage::Refused { kind, .. }) if kind == unsupported));
+    other.say(&reclaim(pin_id, [3; 32]));
+    assert!(matches!(other.hear(), Ok(ServerMessage::Refused { kind, .. }) if kind == unknown));
     assert_eq!(service.fate(pin_id), Fate::Alive);
+}
+
+fn reclaim(pin_id: PinId, token: [u8; 32]) -> ClientMessage {
+    let request = ReclaimRequest {
+        database_id: DatabaseId([1; 16]),
+        pin_id,
+        token: PinToken(token),
+        holder: Name::cut("a test"),
+        mount_point: crate::pin::WirePath::default(),
+    };
+    ClientMessage::Reclaim { request }
+}
+
+/// P1, P9: a pin that was reclaimed hangs on the connection as if it had been granted there.
+#[test]
+fn reclaimed_pin_lives_as_long_as_its_connection() {
+    let service = FakeService::new();
+    let _server = start(&service, PinServerLimits::default());
+    let pin_id = PinId([8; 16]);
+    let mut holder = RawClient::greet(&service.socket_path());
+    holder.say(&reclaim(pin_id, [8; 32]));
+    let heard = holder.hear().unwrap();
+    let ServerMessage::Reclaimed { facts } = heard else {
+        panic!("{heard:?}");
+    };
+    assert_eq!(
+        (facts.pin_id, facts.age_ms, facts.max_age_ms),
+        (pin_id, 7, 70)
+    );
+    assert_eq!(service.fate(pin_id), Fate::Alive);
+    drop(holder);
+    service.await_fate(pin_id, Fate::Released);
 }
 
 #[test]
