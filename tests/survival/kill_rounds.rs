@@ -35,6 +35,8 @@ enum End {
     KillInMount,
     /// Killed, and a mount daemon after it: nobody is left to hear of its end.
     KillWithDaemon,
+    /// Killed, and somebody mounts while the next one starts.
+    KillThenMount,
 }
 
 /// A view and who reads it.
@@ -142,7 +144,7 @@ impl Round<'_> {
     }
 
     fn something_happens(&mut self) {
-        match self.diary.below(12) {
+        match self.diary.below(13) {
             0..=2 => self.engine_ends(End::Kill),
             3 | 4 => self.engine_ends(End::KillTwice),
             5 => self.engine_ends(End::KillInMount),
@@ -153,6 +155,7 @@ impl Round<'_> {
                 self.daemon_dies();
                 self.mount();
             }
+            10 => self.engine_ends(End::KillThenMount),
             _ => self.tool_dies(),
         }
     }
@@ -177,9 +180,14 @@ impl Round<'_> {
         match end {
             End::KillTwice => self.kill_in_recovery(),
             End::KillWithDaemon => self.daemon_dies(),
-            End::Kill | End::Stop | End::KillInMount => {}
+            End::Kill | End::Stop | End::KillInMount | End::KillThenMount => {}
         }
+        let mounting = matches!(end, End::KillThenMount).then(|| self.start_mounting());
         self.rig.start();
+        if let Some((point, mut child)) = mounting {
+            crate::process::wait(&mut child, "a mount while an engine starts");
+            self.settle_mount(&point, self.acknowledged.clone());
+        }
         self.assert_nothing_lost();
         self.load = Some(Load::start(self.rig.engine().address));
         self.read_all();

@@ -79,7 +79,7 @@ impl Drop for Diary {
     fn drop(&mut self) {
         if thread::panicking() {
             println!(
-                "FAILED {}\nreplay: STILLFS_SEED={} cargo test --test survival {}",
+                "FAILED {}\nagain: STILLFS_SEED={} cargo test --test survival {}",
                 self.summary(),
                 self.first,
                 self.test
