@@ -414,3 +414,64 @@ fn pin_without_an_engine_is_refused_while_one_runs() {
     ));
     drop(database);
 }
+
+/// P9 over the socket: neither a guess nor the token of a pin that has its holder gets anybody a pin; and a
+/// database that is dropped leaves held pins as a crash does.
+#[test]
+fn socket_gives_a_pin_back_to_its_holder_and_to_nobody_else() {
+    use crate::pin::{
+        LeaseState, Name, OnShadowFull, PinClient, PinError, PinRequest, PinToken, ReclaimRequest,
+        RefusalKind, WirePath,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let start = || Database::open(dir.path(), &EngineOptions::default(), PinServing::On).unwrap();
+    let connect = || PinClient::connect(&dir.path().join(SOCKET_FILE), "test").unwrap();
+    let database = start();
+    fill(&database, 1);
+    let request = PinRequest {
+        max_age_ms: None,
+        on_full: OnShadowFull::Break,
+        shadow_limit_bytes: None,
+        holder: Name::cut("test"),
+        mount_point: WirePath::default(),
+    };
+    let mut pin = connect().pin(&request).unwrap();
+    let right = ReclaimRequest {
+        database_id: pin.facts.database_id,
+        pin_id: pin.facts.pin_id,
+        token: pin.facts.token,
+        holder: Name::cut("test"),
+        mount_point: WirePath::default(),
+    };
+    let assert_refused = |request: &ReclaimRequest| {
+        let refused = connect().reclaim(request).unwrap_err();
+        let is_unknown = matches!(
+            refused,
+            PinError::Refused {
+                kind: RefusalKind::UnknownPin,
+                ..
+            }
+        );
+        assert!(is_unknown, "{refused}");
+    };
+    assert_refused(&right);
+    drop(database);
+    let ended = pin.lease.wait_end(Duration::from_secs(60)).unwrap();
+    assert_eq!(ended, LeaseState::EngineGone);
+
+    let database = start();
+    assert_eq!(database.stats().pins, 1);
+    let mut wrong = right.clone();
+    wrong.token = PinToken([0; 32]);
+    assert_refused(&wrong);
+    let mut other = right.clone();
+    other.database_id = DatabaseId([9; 16]);
+    assert_refused(&other);
+    let (facts, lease) = connect().reclaim(&right).unwrap();
+    assert_eq!(facts.pin_id, right.pin_id);
+    assert_eq!(facts.max_age_ms, pin.facts.max_age_ms);
+    assert_refused(&right);
+    assert_eq!(database.stats().pins, 1);
+    lease.release().unwrap();
+    assert_eq!(database.stats().pins, 0);
+}
