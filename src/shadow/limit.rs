@@ -18,6 +18,7 @@ use crate::shadow::index::{Entry, OnFull};
 use crate::shadow::{EndReason, HeldPin, Shadow, ShadowError};
 
 /// Whether pages may be overwritten.
+#[must_use]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
     /// Every pin that needs them has them.
