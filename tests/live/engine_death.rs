@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::books::Books;
 use crate::load::Load;
 use crate::process::{assert_same_bytes, end_of, eventually, stillfs};
-use crate::rig::{Engine, Rig, copy, mount_status, umount};
+use crate::rig::{Engine, Rig, copy, mount_status, umount, umount_ended};
 
 /// How the engine ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -222,6 +222,6 @@ fn a_check_of_an_ended_view_says_so_and_not_that_it_is_damaged() {
         assert_eq!(ended.code(), 13, "{ended:?}");
         assert!(ended.err.contains("has ended"), "{ended:?}");
     }
-    umount(&mount);
+    umount_ended(&mount);
     rig.assert_nothing_left(&[]);
 }

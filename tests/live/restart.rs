@@ -12,6 +12,7 @@ use crate::load::Load;
 use crate::process::{assert_same_bytes, eventually, is_running, signal, stillfs, succeed};
 use crate::rig::{
     Engine, Rig, copy, daemon_of, is_mounted, kill_daemon, mount_status, refused, umount,
+    umount_ended,
 };
 
 fn write(rig: &Rig, round: u32) {
@@ -215,7 +216,7 @@ fn a_shadow_removed_by_hand_gives_errors_and_no_wrong_bytes() {
                 .contains("take the pin over")
     });
     drop(file);
-    umount(&mount);
+    umount_ended(&mount);
     rig.assert_nothing_left(&[]);
 }
 
@@ -235,7 +236,7 @@ fn a_pin_that_nobody_reclaims_ends() {
     signal(daemon, nix::sys::signal::Signal::SIGCONT);
     assert!(is_running(daemon));
     eventually("reads fail", || fs::read(mount.join("data.pages")).is_err());
-    umount(&mount);
+    umount_ended(&mount);
     rig.assert_nothing_left(&[]);
 }
 

@@ -301,6 +301,14 @@ pub fn umount(point: &Path) {
     assert!(!is_mounted(point));
 }
 
+/// Unmounts a view whose pin had ended, which is said.
+pub fn umount_ended(point: &Path) {
+    let ended = end_of(stillfs().arg("umount").arg(point));
+    assert_eq!(ended.code(), 13, "{ended:?}");
+    assert!(ended.err.contains("had ended before"), "{ended:?}");
+    assert!(!is_mounted(point));
+}
+
 /// `stillfs status PATH --json`.
 pub fn status(path: &Path) -> Value {
     let text = succeed(stillfs().arg("status").arg(path).arg("--json"));
