@@ -1,0 +1,187 @@
+//! The engine's process and its machine: opening, recovery, clean stops and crashes.
+
+use std::path::Path;
+
+use stillfs::database::{Create, Database, EngineOptions};
+use stillfs::os::Disk;
+use stillfs::os::sim::{Faults, SimDisk};
+
+use crate::content::engine_options;
+use crate::counts::one;
+use crate::draw::Draw;
+use crate::pins::Holder;
+use crate::view::Standing;
+use crate::world::{DIR, Trouble, World, note};
+
+impl World {
+    /// Opens the database; one that runs is killed first, as a poisoned one is.
+    pub(crate) fn restart(&mut self, draw: &Draw) {
+        if self.database.is_some() {
+            self.kill();
+        }
+        if self.pages_away.is_some() && draw.one_in(2) {
+            self.put_pages_back();
+        }
+        self.open();
+    }
+
+    pub(crate) fn open(&mut self) {
+        let is_made = !self.history.lock().is_empty();
+        let options = EngineOptions {
+            create: if is_made { Create::Never } else { Create::IfMissing },
+            ..engine_options(&self.config)
+        };
+        self.is_opening = true;
+        match Database::open_on(&self.host(), DIR, &options) {
+            Ok(database) => {
+                self.machine.disk.set_faults(Faults::none());
+                note!(self, "opened at commit {}", database.stats().engine.timestamp);
+                self.database = Some(database);
+                self.check_recovery();
+            }
+            Err(error) => {
+                note!(self, "not opened: {error}");
+                one(&self.counts.failed_openings);
+                self.excuse("an opening", &error);
+                for pinned in &self.pinned {
+                    pinned.view.lower(Standing::Excused("an engine tried to start"));
+                }
+            }
+        }
+    }
+
+    /// Exactly the acknowledged commits are there, at most a whole one in flight, and nothing is
+    /// damaged. Pins of before have ended.
+    fn check_recovery(&mut self) {
+        one(&self.counts.recoveries);
+        let database = self.database.clone().expect("just opened");
+        let read = database.begin_read().expect("a read needs no disk");
+        let timestamp = read.timestamp().0;
+        let content = {
+            let mut history = self.history.lock();
+            history.recover(timestamp);
+            history.note_wall(timestamp, read.snapshot().point().wall_ns);
+            history.newest().1
+        };
+        let differs = content.compare(&read, &self.config);
+        assert_eq!(differs.expect("a read"), None, "recovery to commit {timestamp}");
+        let report = database.check().expect("a check");
+        assert!(report.is_clean(), "after recovery: {report:?}");
+        for pinned in &self.pinned {
+            pinned.view.lower(Standing::Ended);
+        }
+        self.trouble = Trouble {
+            shadow: false,
+            unsettled: false,
+            slots: false,
+            ..self.trouble
+        };
+        assert_eq!(database.stats().pins, 0);
+        assert_eq!(database.stats().shadow_slots, 0);
+    }
+
+    /// A clean stop, and the end of the process.
+    pub(crate) fn stop(&mut self) {
+        let Some(database) = self.database.clone() else {
+            return;
+        };
+        match database.close() {
+            Ok(()) => one(&self.counts.clean_stops),
+            Err(error) => self.excuse("a clean stop", &error),
+        }
+        drop(database);
+        self.kill();
+    }
+
+    /// The process of the engine ends here and now.
+    pub(crate) fn kill(&mut self) {
+        if self.database.is_some() {
+            one(&self.counts.process_crashes);
+            // What the engine said last of its pins.
+            self.sweep_pins();
+        }
+        self.machine = self.machine.process_crash();
+        self.forget_process();
+    }
+
+    /// What goes with the engine's process. Daemons stay, and so does what they can read.
+    fn forget_process(&mut self) {
+        self.reads.clear();
+        self.pinned.retain_mut(|pinned| match &mut pinned.holder {
+            Holder::Own(_) => false,
+            Holder::Daemon(pin) => {
+                *pin = None;
+                true
+            }
+        });
+        self.database = None;
+    }
+
+    pub(crate) fn power_off(&mut self, draw: &Draw) {
+        let seed = draw.next();
+        note!(self, "the machine stops, and finds disk {seed:#x}");
+        one(&self.counts.machine_crashes);
+        self.machine = self.machine.crash(seed);
+        self.pinned.clear();
+        self.forget_process();
+        self.admin = self.machine.disk.another_process();
+        self.trouble.slots = false;
+    }
+
+    /// Whether the step's faults have stopped the machine or the process; then it starts again.
+    pub(crate) fn notice_stop(&mut self, draw: &Draw) {
+        let listed = self.admin.list(Path::new("/"));
+        if listed.is_err_and(|error| SimDisk::is_stopped(&error)) {
+            return self.power_off(draw);
+        }
+        if self.is_stopped() {
+            note!(self, "the engine's process was killed");
+            self.kill();
+        }
+    }
+
+    pub(crate) fn move_clock(&mut self, draw: &Draw) {
+        let clock = &self.machine.clock;
+        if draw.one_in(3) {
+            let back = draw.between(1, 1 << 50);
+            clock.set_wall_ns(self.machine.host.clock.wall_ns().saturating_sub(back));
+        } else {
+            clock.advance(std::time::Duration::from_millis(draw.below(100_000)));
+        }
+    }
+
+    /// The disk gets small, or large again.
+    pub(crate) fn change_disk_size(&mut self, draw: &Draw) {
+        self.trouble.full = draw.one_in(2);
+        let capacity = self.trouble.full.then_some(self.config.capacity_bytes);
+        note!(self, "the disk has {capacity:?} bytes");
+        self.machine.disk.set_capacity(capacity);
+    }
+
+    /// The end of a world: everything is set right, and nothing is left of any pin.
+    pub(crate) fn finish(&mut self) {
+        let draw = Draw::new(1);
+        self.machine.disk.set_faults(Faults::none());
+        self.machine.disk.set_capacity(None);
+        self.trouble.full = false;
+        self.put_pages_back();
+        if self.database.as_ref().is_none_or(crate::world::is_poisoned) {
+            self.restart(&draw);
+        }
+        self.checkpoint();
+        for at in 0..self.pinned.len() {
+            let view = self.pinned[at].view.clone();
+            self.read_all_of(&view);
+        }
+        self.check_books();
+        while !self.pinned.is_empty() {
+            self.release(&draw);
+        }
+        self.checkpoint();
+        self.check_books();
+        self.check();
+        self.stop();
+        self.open();
+        self.kill();
+    }
+}

@@ -1,0 +1,314 @@
+//! Pins: taken, read, released, and held by processes that die.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use stillfs::database::{Database, NativeHeader, Pin};
+use stillfs::os::sim::{Faults, SimDisk};
+use stillfs::os::{Disk, File, OpenMode};
+use stillfs::page::PageNo;
+use stillfs::view::PinnedFile;
+use stillfs::view::tree::ReadError;
+
+use crate::counts::one;
+use crate::draw::Draw;
+use crate::view::{Around, Standing, View, lock_shared};
+use crate::watched::{Watch, WatchedDisk};
+use crate::world::{DIR, World, note};
+use crate::writing::transact;
+
+/// Most pins at a time.
+const PINS_MAX: usize = 8;
+
+/// Who holds a pin.
+#[derive(Debug)]
+pub(crate) enum Holder {
+    /// The engine's own process.
+    Own(Pin),
+    /// Another process; the engine's part of it, while that engine runs.
+    Daemon(Option<Pin>),
+}
+
+/// A pin that somebody holds.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    pub(crate) view: Arc<View>,
+    pub(crate) holder: Holder,
+    /// Where the reader's calls to its disk can be watched.
+    watch: Watch,
+}
+
+impl World {
+    /// The engine's pin of the newest commit, or `None` where it may fail.
+    fn take_pin(&mut self, draw: &Draw) -> Option<(Pin, Arc<dyn File>)> {
+        if self.pinned.len() >= PINS_MAX {
+            self.release(draw);
+        }
+        let database = self.database.clone()?;
+        let (pin, read) = match database.pin_and_read() {
+            Ok(taken) => taken,
+            Err(error) => {
+                note!(self, "no pin: {error}");
+                self.trouble.unsettled |= self.trouble.faults;
+                self.excuse("a pin", &error);
+                return None;
+            }
+        };
+        one(&self.counts.pins);
+        let (newest, _) = self.history.lock().newest();
+        assert_eq!(pin.timestamp().0, newest, "a pin is of the newest commit");
+        let open = || self.admin.open(&index_path(&pin), OpenMode::Read);
+        let index = open().or_else(|_| {
+            self.machine.disk.set_faults(Faults::none());
+            open()
+        });
+        let index = index.expect("the index of a pin that was just taken");
+        if draw.one_in(4) {
+            self.compare_with_engine(&pin, &read);
+        }
+        Some((pin, index))
+    }
+
+    /// Every page by the engine's own way to it and by the merged read: two ways to the same bytes.
+    fn compare_with_engine(&self, pin: &Pin, read: &stillfs::database::ReadTransaction) {
+        use stillfs::view::tree::RangeRead;
+        let page_bytes = self.config.page_size.bytes();
+        let mut out = vec![0; page_bytes];
+        for page in 2..pin.view().header().page_count {
+            let by_engine = match read.snapshot().page(PageNo(page)) {
+                Ok(bytes) => bytes,
+                Err(error) => return self.excuse("a page at S", &error),
+            };
+            let offset = page * page_bytes as u64;
+            match pin.view().read_range(offset, &mut out) {
+                Ok(()) => assert!(by_engine[..] == out[..], "page {page} of a new pin differs"),
+                Err(error) => return self.excuse("a page of a new pin", &error),
+            }
+        }
+    }
+
+    fn add(&mut self, file: Arc<PinnedFile>, index: Arc<dyn File>, holder: Holder, watch: Watch) {
+        self.next_view += 1;
+        let timestamp = file.header().timestamp.0;
+        let content = {
+            let history = self.history.lock();
+            history.get(timestamp).expect("a commit of the model").content.clone()
+        };
+        let view = Arc::new(View::new(self.next_view, content, file, index));
+        note!(self, "view {} of commit {timestamp}", view.number);
+        if self.trouble.slots {
+            view.lower(Standing::Excused("it may share a damaged slot"));
+        }
+        view.may_lack_pages.store(self.trouble.faults, Ordering::Relaxed);
+        self.pinned.push(Pinned {
+            view,
+            holder,
+            watch,
+        });
+    }
+
+    pub(crate) fn pin(&mut self, draw: &Draw) {
+        if let Some((pin, index)) = self.take_pin(draw) {
+            let (file, watch) = (pin.view().clone(), self.watch.clone());
+            self.add(file, index, Holder::Own(pin), watch);
+        }
+    }
+
+    /// A pin that another process reads, by its own descriptors.
+    pub(crate) fn pin_for_daemon(&mut self, draw: &Draw) {
+        let Some((pin, index)) = self.take_pin(draw) else {
+            return;
+        };
+        let watch = Watch::default();
+        match open_as_daemon(self.machine.disk.another_process(), &pin, &watch) {
+            Ok(file) => self.add(Arc::new(file), index, Holder::Daemon(Some(pin)), watch),
+            Err(error) => {
+                self.excuse("the start of a daemon", &error);
+                self.give_up(pin);
+            }
+        }
+    }
+
+    fn around(&self) -> Around {
+        Around {
+            faults: self.trouble.faults,
+            amid: false,
+        }
+    }
+
+    fn drawn_view(&self, draw: &Draw) -> Option<Arc<View>> {
+        if self.pinned.is_empty() {
+            return None;
+        }
+        Some(self.pinned[draw.index(self.pinned.len())].view.clone())
+    }
+
+    pub(crate) fn read_pages(&mut self, draw: &Draw) {
+        for _ in 0..draw.between(1, 4) {
+            if let Some(view) = self.drawn_view(draw) {
+                view.read_some(draw, &self.config, self.around(), &self.counts);
+            }
+        }
+    }
+
+    pub(crate) fn read_whole(&mut self, draw: &Draw) {
+        if let Some(view) = self.drawn_view(draw) {
+            self.read_all_of(&view);
+        }
+    }
+
+    pub(crate) fn read_all_of(&self, view: &View) {
+        let host = &self.machine.host;
+        view.read_whole(host, &self.config, self.around(), &self.counts);
+        if let Some(image) = view.image() {
+            let crc = crc32fast::hash(&image);
+            self.history.lock().note_view(view.timestamp, crc);
+        }
+    }
+
+    /// A read during which the engine does something between two of the reader's calls.
+    pub(crate) fn read_amid_engine(&mut self, draw: &Draw) {
+        if self.pinned.is_empty() || self.trouble.faults {
+            return self.read_pages(draw);
+        }
+        let Some(database) = self.database.clone() else {
+            return;
+        };
+        let pinned = &self.pinned[draw.index(self.pinned.len())];
+        let (history, counts) = (self.history.clone(), self.counts.clone());
+        let config = self.config.clone();
+        let within = Draw::new(draw.next());
+        let failures = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let told = failures.clone();
+        let hook = move |_| {
+            if within.one_in(2) {
+                let acted = act_amid(&database, &history, &config, &within, &counts);
+                told.lock().extend(acted.err());
+            }
+        };
+        let around = Around {
+            faults: false,
+            amid: true,
+        };
+        let (view, counts) = (pinned.view.clone(), self.counts.clone());
+        note!(self, "view {} is read while the engine works", view.number);
+        let read = || view.read_some(draw, &self.config, around, &counts);
+        pinned.watch.during(hook, read);
+        for error in failures.lock().drain(..) {
+            self.excuse("a step of the engine amid a read", &error);
+        }
+    }
+
+    /// Some holder gives its pin up.
+    pub(crate) fn release(&mut self, draw: &Draw) {
+        if self.pinned.is_empty() {
+            return;
+        }
+        let at = draw.index(self.pinned.len());
+        let pinned = self.pinned.swap_remove(at);
+        note!(self, "view {} is released", pinned.view.number);
+        let (Holder::Own(pin) | Holder::Daemon(Some(pin))) = pinned.holder else {
+            return;
+        };
+        if self.give_up(pin) {
+            pinned.view.lower(Standing::Ended);
+        }
+        pinned.view.read_some(draw, &self.config, self.around(), &self.counts);
+    }
+
+    /// Ends a pin; says whether that is visible.
+    fn give_up(&mut self, pin: Pin) -> bool {
+        match pin.release() {
+            Ok(()) => true,
+            Err(error) => {
+                self.trouble.unsettled = true;
+                self.excuse("a release", &error);
+                false
+            }
+        }
+    }
+
+    /// A daemon dies: its lock is gone, and the engine hears of the lost connection.
+    pub(crate) fn daemon_death(&mut self, draw: &Draw) {
+        let daemons: Vec<usize> = (0..self.pinned.len())
+            .filter(|at| matches!(self.pinned[*at].holder, Holder::Daemon(_)))
+            .collect();
+        if daemons.is_empty() {
+            return;
+        }
+        let pinned = self.pinned.swap_remove(daemons[draw.index(daemons.len())]);
+        note!(self, "the daemon of view {} dies", pinned.view.number);
+        if let Holder::Daemon(Some(pin)) = pinned.holder {
+            self.give_up(pin);
+        }
+    }
+
+    /// The engine's books: as many pins as are held, and not a slot that no pin's index names.
+    pub(crate) fn check_books(&mut self) {
+        let Some(database) = &self.database else {
+            return;
+        };
+        if self.trouble.unsettled || self.trouble.faults {
+            return;
+        }
+        let stats = database.stats();
+        let held = self.pinned.iter().filter(|pinned| match &pinned.holder {
+            Holder::Own(pin) | Holder::Daemon(Some(pin)) => pin.ended().is_none(),
+            Holder::Daemon(None) => false,
+        });
+        let held: Vec<_> = held.collect();
+        assert_eq!(stats.pins, held.len() as u64, "pins in the books");
+        let slots: Option<Vec<_>> = held.iter().map(|pinned| pinned.view.slots()).collect();
+        let slots = slots.expect("the indexes of pins that are held");
+        let slots: BTreeSet<u32> = slots.concat().into_iter().collect();
+        assert_eq!(stats.shadow_slots, slots.len() as u64, "slots in the books");
+        if held.is_empty() {
+            assert_eq!(stats.shadow_bytes, 0, "space of the shadow without pins");
+            self.trouble.slots = false;
+        }
+    }
+}
+
+/// What an engine does while somebody reads.
+fn act_amid(
+    database: &Database,
+    history: &parking_lot::Mutex<crate::history::History>,
+    config: &crate::plan::Config,
+    draw: &Draw,
+    counts: &crate::counts::Counts,
+) -> Result<(), stillfs::engine::error::EngineError> {
+    if draw.one_in(2) {
+        one(&counts.checkpoints);
+        return database.checkpoint().map(drop);
+    }
+    transact(database, history, config, draw, counts).map(drop)
+}
+
+fn index_path(pin: &Pin) -> PathBuf {
+    Path::new(DIR).join(format!("shadow/{}.pin", pin.id()))
+}
+
+/// The descriptors that a daemon gets, and what it does with them.
+fn open_as_daemon(disk: SimDisk, pin: &Pin, watch: &Watch) -> Result<PinnedFile, ReadError> {
+    let disk = WatchedDisk {
+        disk,
+        watch: watch.clone(),
+    };
+    let open = |path: &Path| {
+        let failed = |source| ReadError::Io {
+            op: "open",
+            file: "a file of the pin",
+            offset: 0,
+            source,
+        };
+        disk.open(path, OpenMode::Read).map_err(failed)
+    };
+    let live = open(&Path::new(DIR).join("data.pages"))?;
+    let slots = open(&Path::new(DIR).join("shadow/slots"))?;
+    let index = open(&index_path(pin))?;
+    let locked = lock_shared(&*index);
+    assert!(locked.as_ref().map_or(true, |locked| *locked), "nobody excludes a holder");
+    PinnedFile::open(live, slots, index, Arc::new(NativeHeader))
+}
