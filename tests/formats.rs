@@ -353,6 +353,16 @@ fn index_of_a_pin_is_as_documented() {
     assert_eq!(index.number("device"), facts.live.device);
     assert_eq!(index.number("inode"), facts.live.inode);
     assert_eq!(index.number("flags: bit 0 = granted"), 1);
+    assert_eq!(index.number("when the shadow is full"), 0);
+    assert_eq!(index.number("device of the slot file"), facts.slots.device);
+    assert_eq!(index.number("inode of the slot file"), facts.slots.inode);
+    let taken = index.number("when the pin was taken");
+    assert_eq!(u128::from(taken), facts.taken.as_millis());
+    assert_eq!(index.number("maximum age in milliseconds"), 0);
+    assert_eq!(index.number("shadow limit in bytes"), 0);
+    let sequence = sample.database.engine().header().sequence;
+    assert_eq!(index.number("sequence of the live header"), sequence);
+    assert!(sequence > 0);
     index.check_crc(0, 508);
     index.check_reserved();
     let entries = index.bytes.len() as u64 - INDEX_HEADER_BYTES;

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::engine::error::{EngineError, ErrorKind};
+use crate::id::PinId;
 use crate::shadow::ShadowError;
 use crate::view::tree::ReadError;
 
@@ -33,6 +34,12 @@ pub enum DatabaseError {
         /// What it said.
         source: io::Error,
     },
+    /// Nobody may have that pin back.
+    #[error("no adopted pin {pin} waits to be reclaimed with that token")]
+    NotReclaimable {
+        /// The pin that was asked for.
+        pin: PinId,
+    },
     /// A file was moved away or replaced under a running engine.
     #[error("{} is not the file that the engine has open as {what}: put it back", path.display())]
     Moved {
@@ -56,7 +63,9 @@ impl DatabaseError {
                     _ => ErrorKind::Internal,
                 }
             }
-            Self::View(ReadError::PinEnded { .. }) => ErrorKind::PinLost,
+            Self::View(ReadError::PinEnded { .. }) | Self::NotReclaimable { .. } => {
+                ErrorKind::PinLost
+            }
             Self::Moved { .. } => ErrorKind::Corrupt,
             Self::Shadow(_) | Self::View(_) | Self::Pin(_) => ErrorKind::Internal,
         }

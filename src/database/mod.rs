@@ -26,6 +26,8 @@
 mod error;
 mod pin;
 mod pinning;
+#[cfg(test)]
+mod restart_test;
 mod service;
 mod sink;
 mod state;
@@ -34,6 +36,7 @@ mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -44,11 +47,13 @@ pub use crate::engine::{
     Finding, Header, Identity, KEY_BYTES_MAX, Keys, LOCK_FILE, LOG_DIR, PAGE_FILE, Problem, Range,
     ReadTransaction, Snapshot, Totals, VALUE_BYTES_MAX, WriteTransaction, looks_like_database,
 };
+use crate::id::{DatabaseId, PinId};
 use crate::os::Host;
 use crate::pin::{EndPins, PinServer, PinServerLimits};
 
+use crate::shadow::Tenure;
 pub use error::DatabaseError;
-pub use pin::Pin;
+pub use pin::{HandedOver, Pin};
 pub use pinning::{NativeHeader, PinTimes};
 use state::State;
 
@@ -175,6 +180,32 @@ impl Database {
     pub fn pin_and_read(&self) -> Result<(Pin, ReadTransaction), DatabaseError> {
         let (pin, snapshot) = Pin::take(&self.handle.state)?;
         Ok((pin, snapshot.into()))
+    }
+
+    /// Ends what is over by the passing of time: pins over their age, handed-over pins whose holder is
+    /// gone, adopted pins that nobody reclaims. The pin server calls it about once a second, and
+    /// writeback does; whoever serves no pins may.
+    pub fn tend(&self) {
+        self.handle.state.tend();
+    }
+
+    /// Gives an adopted pin back to its holder; from here on its life hangs on the lock on its index.
+    ///
+    /// Errors: `NotReclaimable` for another database, an unknown pin, one that nobody lost, and a wrong
+    /// token alike.
+    pub fn reclaim(
+        &self,
+        database: DatabaseId,
+        pin: PinId,
+        token: &[u8; 32],
+    ) -> Result<(), DatabaseError> {
+        let state = &self.handle.state;
+        state.reclaim(database, pin, token, Tenure::Lock).map(drop)
+    }
+
+    /// Sets how long an adopted pin waits for its holder before it ends; 60 s unless set.
+    pub fn set_claim_patience(&self, patience: Duration) {
+        self.handle.state.shadow.set_claim_patience(patience);
     }
 
     /// Walks every structure at the newest durable commit.

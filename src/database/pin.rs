@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::database::error::DatabaseError;
-use crate::database::pinning::{self, PinTimes};
+use crate::database::pinning::{self, NativeHeader, PinTerms, PinTimes};
 use crate::database::state::State;
 use crate::engine::{Engine, Snapshot};
-use crate::id::PinId;
+use crate::id::{DatabaseId, PinId};
 use crate::lsn::{Lsn, Timestamp};
-use crate::shadow::{EndReason, HeldPin, PinCounts};
+use crate::os::Host;
+use crate::shadow::{EndReason, HeldPin, PinCounts, lock_held};
 use crate::view::{PinnedFile, ViewFile};
 
 /// The right to read one committed state for as long as this is held, whatever is written.
@@ -20,23 +21,38 @@ pub struct Pin {
     held: Arc<HeldPin>,
     view: Arc<PinnedFile>,
     times: PinTimes,
+    token: [u8; 32],
+    is_handed_over: bool,
+}
+
+/// A pin whose life hangs on the lock on its index, as one of another process does: it lasts as long
+/// as `view` does, over the end of the engine too.
+#[derive(Debug)]
+pub struct HandedOver {
+    /// The pin.
+    pub id: PinId,
+    /// Of which database.
+    pub database: DatabaseId,
+    /// The secret by which it is reclaimed.
+    pub token: [u8; 32],
+    /// The still page file. It holds the lock.
+    pub view: Arc<PinnedFile>,
 }
 
 impl Pin {
     pub(super) fn take(state: &Arc<State>) -> Result<(Self, Snapshot), DatabaseError> {
-        let taken = pinning::take(state)?;
+        let taken = pinning::take(state, &PinTerms::default())?;
         match pinning::open_view(state, &taken.held) {
             Ok(view) => {
-                let (held, view, times) = (taken.held, Arc::new(view), taken.times);
-                Ok((
-                    Self {
-                        state: state.clone(),
-                        held,
-                        view,
-                        times,
-                    },
-                    taken.snapshot,
-                ))
+                let pin = Self {
+                    state: state.clone(),
+                    held: taken.held,
+                    view: Arc::new(view),
+                    times: taken.times,
+                    token: taken.token,
+                    is_handed_over: false,
+                };
+                Ok((pin, taken.snapshot))
             }
             Err(error) => {
                 state.shadow.end(&taken.held, EndReason::Refused)?;
@@ -99,6 +115,25 @@ impl Pin {
         self.held.ended()
     }
 
+    /// Gives it to `holder`, who is on the same machine and may be another process: its files are opened
+    /// there, and from here on its life hangs on the lock on its index, not on this handle.
+    /// [`crate::Database::tend`] then notices its end.
+    ///
+    /// Errors: `Io`, `Moved`, `View`, `Shadow`; the pin is then released.
+    pub fn hand_over(mut self, holder: &Host) -> Result<HandedOver, DatabaseError> {
+        let [live, slots, index] = pinning::open_files(&self.state, &*holder.disk, &self.held)?;
+        lock_held(&*index)?;
+        let view = PinnedFile::open(live, slots, index, Arc::new(NativeHeader))?;
+        self.held.leave_to_lock();
+        self.is_handed_over = true;
+        Ok(HandedOver {
+            id: self.id(),
+            database: self.view.header().database,
+            token: self.token,
+            view: Arc::new(view),
+        })
+    }
+
     /// Gives it up: every later read of its view fails.
     ///
     /// Errors: `Shadow` if the end could not be made visible; the pin then lasts until the database
@@ -110,6 +145,9 @@ impl Pin {
 
 impl Drop for Pin {
     fn drop(&mut self) {
+        if self.is_handed_over {
+            return;
+        }
         if let Err(error) = self.state.shadow.end(&self.held, EndReason::Released) {
             tracing::error!(%error, pin = %self.id(), "cannot end a pin visibly");
         }

@@ -13,9 +13,9 @@ use crate::engine::{Engine, Header, Snapshot};
 use crate::fault::{self, Fault};
 use crate::id::PinId;
 use crate::lsn::{Lsn, Timestamp};
-use crate::os::{File, OpenMode};
+use crate::os::{Disk, File, OpenMode};
 use crate::page::PageNo;
-use crate::shadow::index::IndexHeader;
+use crate::shadow::index::{IndexHeader, OnFull};
 use crate::shadow::{EndReason, HeldPin};
 use crate::view::{LiveHeader, LiveIdentity, PinnedFile};
 
@@ -28,6 +28,14 @@ pub struct PinTimes {
     pub gate_closed: Duration,
     /// Time until the log was durable through the pin's commit.
     pub total: Duration,
+}
+
+/// What is asked of a pin.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PinTerms {
+    pub(super) max_age: Option<Duration>,
+    pub(super) on_full: OnFull,
+    pub(super) shadow_limit_bytes: Option<u64>,
 }
 
 /// A pin that was taken: granted, active, and held by whoever has this.
@@ -43,9 +51,9 @@ pub(super) struct TakenPin {
 /// Takes a pin at the newest commit.
 ///
 /// Errors: `Shadow` or `Engine`; the pin is then ended, and nothing is left of it.
-pub(super) fn take(state: &State) -> Result<TakenPin, DatabaseError> {
+pub(super) fn take(state: &State, terms: &PinTerms) -> Result<TakenPin, DatabaseError> {
     let token = random_32(&state.engine)?;
-    let held = prepare(state, token)?;
+    let held = prepare(state, token, terms)?;
     let taken = spill_and_grant(state, &held);
     match taken {
         Ok((times, snapshot)) => {
@@ -71,7 +79,11 @@ pub(super) fn take(state: &State) -> Result<TakenPin, DatabaseError> {
 }
 
 /// Step 0: the index file, with no lock that a commit needs.
-fn prepare(state: &State, token: [u8; 32]) -> Result<Arc<HeldPin>, DatabaseError> {
+fn prepare(
+    state: &State,
+    token: [u8; 32],
+    terms: &PinTerms,
+) -> Result<Arc<HeldPin>, DatabaseError> {
     let id = random_32(&state.engine)?;
     let mut pin = [0; 16];
     pin.copy_from_slice(&id[..16]);
@@ -89,6 +101,12 @@ fn prepare(state: &State, token: [u8; 32]) -> Result<Arc<HeldPin>, DatabaseError
         wall_ns: 0,
         live: state.live,
         granted: false,
+        on_full: terms.on_full,
+        slots: state.shadow.slots_identity()?,
+        taken: state.engine.host().clock.monotonic(),
+        max_age: terms.max_age,
+        shadow_limit_bytes: terms.shadow_limit_bytes,
+        live_sequence: 0,
     };
     Ok(state.shadow.prepare(header)?)
 }
@@ -113,8 +131,10 @@ fn spill_and_grant(
         state.shadow.activate(held);
     });
     // Step 2, D2: every page whose version at S is not the live one.
+    let header = state.engine.header();
+    held.fix(|facts| facts.live_sequence = header.sequence);
     state.shadow.write_header(held)?;
-    let header = state.engine.header().of_view(snapshot.point());
+    let header = header.of_view(snapshot.point());
     for copy in [PageNo(0), PageNo(1)] {
         state.shadow.spill(held, copy, &header.encode(copy))?;
     }
@@ -167,6 +187,7 @@ fn random_32(engine: &Engine) -> Result<[u8; 32], DatabaseError> {
 /// Errors: `Io`; `Moved` if a path leads to another file than the engine has open.
 pub(super) fn open_files(
     state: &State,
+    disk: &dyn Disk,
     held: &HeldPin,
 ) -> Result<[Arc<dyn File>; 3], DatabaseError> {
     let open = |path: &std::path::Path, what: &'static str, expected: crate::os::FileIdentity| {
@@ -175,12 +196,7 @@ pub(super) fn open_files(
             what,
             source,
         };
-        let file = state
-            .engine
-            .host()
-            .disk
-            .open(path, OpenMode::Read)
-            .map_err(failed)?;
+        let file = disk.open(path, OpenMode::Read).map_err(failed)?;
         if file.identity().map_err(failed)? == expected {
             Ok(file)
         } else {
@@ -190,12 +206,7 @@ pub(super) fn open_files(
             })
         }
     };
-    let slots = state.shadow.slots_file().identity();
-    let slots = slots.map_err(|source| DatabaseError::Io {
-        op: "look at",
-        what: "shadow/slots",
-        source,
-    })?;
+    let slots = state.shadow.slots_identity()?;
     let index = held.identity()?;
     Ok([
         open(state.engine.data_path(), "data.pages", state.live)?,
@@ -206,7 +217,8 @@ pub(super) fn open_files(
 
 /// The view of a pin in this process.
 pub(super) fn open_view(state: &State, held: &HeldPin) -> Result<PinnedFile, DatabaseError> {
-    let [live, slots, index] = open_files(state, held)?;
+    let disk = state.engine.host().disk.clone();
+    let [live, slots, index] = open_files(state, &*disk, held)?;
     Ok(PinnedFile::open(
         live,
         slots,
@@ -300,7 +312,7 @@ mod tests {
         let database =
             Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
         let shadow = database.handle.state.shadow.clone();
-        let held = prepare(&database.handle.state, [7; 32]).unwrap();
+        let held = prepare(&database.handle.state, [7; 32], &PinTerms::default()).unwrap();
         shadow.activate(&held);
         shadow.write_header(&held).unwrap();
         let fault = DiskFault::errno(Operation::SetLen, EIO);

@@ -5,18 +5,19 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::database::error::DatabaseError;
-use crate::database::pinning::{self, TakenPin};
+use crate::database::pinning::{self, PinTerms, TakenPin};
 use crate::database::state::{PinNote, State};
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::os::File;
 use crate::os::real_disk::{RealFile, reopen_read_only};
 use crate::os::unix_socket::PeerCredentials;
 use crate::pin::{
-    EndReason, EngineState, EngineStatus, GrantedPin, Name, PinFacts, PinFiles, PinLease,
-    PinRefusal, PinRequest, PinService, PinState, PinStatus, PinToken, RefusalKind, StatusReport,
-    WelcomeFacts, WirePath,
+    EndReason, EngineState, EngineStatus, GrantedPin, Name, OnShadowFull, PinFacts, PinFiles,
+    PinLease, PinRefusal, PinRequest, PinService, PinState, PinStatus, PinToken, RefusalKind,
+    StatusReport, WelcomeFacts, WirePath,
 };
-use crate::shadow::{self, HeldPin};
+use crate::shadow::index::OnFull;
+use crate::shadow::{self, HeldPin, Tenure};
 
 /// How long a pin lasts unless its holder asks for less or more.
 const MAX_AGE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -51,12 +52,18 @@ impl PinService for Service {
     fn pin(&self, request: &PinRequest, peer: &PeerCredentials) -> Result<GrantedPin, PinRefusal> {
         let stopping = PinRefusal::new(RefusalKind::Stopping, "the engine is stopping");
         let state = self.state.upgrade().ok_or(stopping)?;
-        let taken = pinning::take(&state).map_err(|error| refusal(&error))?;
+        let taken = pinning::take(&state, &terms(request)).map_err(|error| refusal(&error))?;
         let held = taken.held.clone();
         grant(&state, taken, request, peer).map_err(|error| {
             let ended = state.shadow.end(&held, shadow::EndReason::Refused);
             refusal(&ended.map_or_else(DatabaseError::from, |()| error))
         })
+    }
+
+    fn tend(&self) {
+        if let Some(state) = self.state.upgrade() {
+            state.tend();
+        }
     }
 
     fn status(&self) -> StatusReport {
@@ -77,9 +84,6 @@ fn grant(
     peer: &PeerCredentials,
 ) -> Result<GrantedPin, DatabaseError> {
     let header = taken.held.header();
-    let max_age = request
-        .max_age_ms
-        .map_or(MAX_AGE_DEFAULT, Duration::from_millis);
     let facts = PinFacts {
         database_id: header.database,
         history_id: header.history,
@@ -94,15 +98,13 @@ fn grant(
         live_device: header.live.device,
         live_inode: header.live.inode,
         source_directory: source_directory(state),
-        max_age_ms: u64::try_from(max_age.as_millis()).unwrap_or(u64::MAX),
+        max_age_ms: header.max_age.map_or(u64::MAX, millis),
     };
     let files = open_descriptors(state, &taken.held)?;
     let note = PinNote {
         holder: request.holder.clone(),
         mount_point: request.mount_point.clone(),
         peer_process_id: peer.pid,
-        taken: state.engine.host().clock.monotonic(),
-        max_age,
     };
     state.notes.lock().insert(header.pin, note);
     let lease = Box::new(Lease {
@@ -115,6 +117,19 @@ fn grant(
         files,
         lease,
     })
+}
+
+/// What a request asks for, with the default age.
+fn terms(request: &PinRequest) -> PinTerms {
+    let max_age = request.max_age_ms.map(Duration::from_millis);
+    PinTerms {
+        max_age: Some(max_age.unwrap_or(MAX_AGE_DEFAULT)),
+        on_full: match request.on_full {
+            OnShadowFull::Break => OnFull::Break,
+            OnShadowFull::Hold => OnFull::Hold,
+        },
+        shadow_limit_bytes: request.shadow_limit_bytes,
+    }
 }
 
 /// Live file, slots and index, opened anew for reading only; the index with the lock that shows
@@ -199,6 +214,7 @@ fn pin_status(held: &HeldPin, note: Option<&PinNote>, now: Duration) -> PinStatu
         (Some(reason), _) => PinState::Ended {
             reason: reason_of(reason),
         },
+        (None, true) if matches!(held.tenure(), Tenure::Unclaimed { .. }) => PinState::Adopted,
         (None, true) => PinState::Granted,
         (None, false) => PinState::Spilling,
     };
@@ -213,8 +229,8 @@ fn pin_status(held: &HeldPin, note: Option<&PinNote>, now: Duration) -> PinStatu
             .unwrap_or_default(),
         timestamp: header.timestamp,
         lsn: header.lsn,
-        age_ms: note.map_or(0, |note| millis(now.saturating_sub(note.taken))),
-        max_age_ms: note.map_or(0, |note| millis(note.max_age)),
+        age_ms: millis(now.saturating_sub(header.taken)),
+        max_age_ms: header.max_age.map_or(0, millis),
         captured_pages: counts.captured_pages,
         spilled_pages: counts.spilled_pages,
         shared_slots: counts.shadowed_pages.saturating_sub(counts.written_pages),
@@ -255,6 +271,7 @@ fn reason_of(reason: shadow::EndReason) -> EndReason {
         shadow::EndReason::Expired => EndReason::Expired,
         shadow::EndReason::Poisoned => EndReason::Poisoned,
         shadow::EndReason::Stopped => EndReason::Stopped,
+        shadow::EndReason::Unclaimed => EndReason::Unclaimed,
     }
 }
 
@@ -277,16 +294,6 @@ impl Lease {
             Err(error) => tracing::error!(%error, pin = %id, "cannot end a pin visibly"),
         }
     }
-
-    fn is_too_old(&self) -> bool {
-        let Some(state) = self.state.upgrade() else {
-            return false;
-        };
-        let notes = state.notes.lock();
-        let now = state.engine.host().clock.monotonic();
-        let note = notes.get(&self.held.header().pin);
-        note.is_some_and(|note| now.saturating_sub(note.taken) > note.max_age)
-    }
 }
 
 impl PinLease for Lease {
@@ -299,9 +306,6 @@ impl PinLease for Lease {
     }
 
     fn ended(&self) -> Option<EndReason> {
-        if self.held.ended().is_none() && self.is_too_old() {
-            self.end(shadow::EndReason::Expired);
-        }
         self.held.ended().map(reason_of)
     }
 }

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 
 use crate::database::SHADOW_DIR;
 use crate::database::error::DatabaseError;
 use crate::database::sink::ShadowSink;
 use crate::engine::{Engine, EngineOptions};
-use crate::id::PinId;
+use crate::id::{DatabaseId, PinId};
 use crate::os::{FileIdentity, Host};
 use crate::pin::{Name, WirePath};
-use crate::shadow::Shadow;
+use crate::shadow::{HeldPin, Shadow, Tenure};
 
 /// What is known of a pin beside its state, for `status`.
 #[derive(Clone, Debug)]
@@ -22,8 +23,6 @@ pub(super) struct PinNote {
     pub(super) holder: Name,
     pub(super) mount_point: WirePath,
     pub(super) peer_process_id: i32,
-    pub(super) taken: Duration,
-    pub(super) max_age: Duration,
 }
 
 /// See the head of the file.
@@ -37,6 +36,36 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Ends the pins whose time is over, and forgets what was known of those that ended.
+    pub(super) fn tend(&self) {
+        self.shadow.tend(self.engine.host().clock.monotonic());
+        let pins = self.shadow.pins();
+        let is_there = |id: &PinId| pins.iter().any(|pin| pin.header().pin == *id);
+        self.notes.lock().retain(|id, _| is_there(id));
+    }
+
+    /// Gives an adopted pin back to whoever knows its token.
+    ///
+    /// Errors: `NotReclaimable`, whatever the reason: who guesses learns nothing.
+    pub(super) fn reclaim(
+        &self,
+        database: DatabaseId,
+        pin: PinId,
+        token: &[u8; 32],
+        tenure: Tenure,
+    ) -> Result<Arc<HeldPin>, DatabaseError> {
+        let digest: [u8; 32] = Sha256::digest(token).into();
+        let pins = self.shadow.pins();
+        let found = pins.into_iter().find(|held| held.header().pin == pin);
+        let is_right = |held: &Arc<HeldPin>| {
+            let header = held.header();
+            is_same(&header.token_digest, &digest) && header.database == database
+        };
+        found
+            .filter(|held| is_right(held) && held.claim(tenure))
+            .ok_or(DatabaseError::NotReclaimable { pin })
+    }
+
     pub(super) fn open(
         host: &Host,
         dir: &Path,
@@ -61,4 +90,10 @@ impl State {
             notes: Mutex::default(),
         }))
     }
+}
+
+/// Takes the same time wherever the two differ.
+fn is_same(one: &[u8; 32], other: &[u8; 32]) -> bool {
+    let differing = one.iter().zip(other).fold(0, |all, (a, b)| all | (a ^ b));
+    std::hint::black_box(differing) == 0
 }

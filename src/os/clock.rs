@@ -1,18 +1,16 @@
 //! Clocks: the system's, and one that a test sets.
 
-use std::sync::OnceLock;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
 use parking_lot::Mutex;
 
 use crate::os::Clock;
 
-/// The machine's clocks.
+/// The machine's clocks. The monotonic one counts from the machine's start, sleep included, so that its
+/// moments can be compared between processes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
-
-/// The fixed moment from which the monotonic clock counts: its first use in this process.
-static START: OnceLock<Instant> = OnceLock::new();
 
 #[allow(
     clippy::disallowed_methods,
@@ -28,7 +26,8 @@ impl Clock for SystemClock {
     }
 
     fn monotonic(&self) -> Duration {
-        START.get_or_init(Instant::now).elapsed()
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every Linux has this clock");
+        now.into()
     }
 
     fn sleep(&self, duration: Duration) {
@@ -128,6 +127,16 @@ mod tests {
         let before = SystemClock.monotonic();
         SystemClock.sleep(Duration::from_millis(1));
         assert!(SystemClock.monotonic() >= before + Duration::from_millis(1));
+    }
+
+    /// What one process notes, another compares with its own time: the age of a pin over a restart.
+    #[test]
+    fn system_clock_counts_from_the_start_of_the_machine() {
+        let text = std::fs::read_to_string("/proc/uptime").unwrap();
+        let seconds: f64 = text.split(' ').next().unwrap().parse().unwrap();
+        let uptime = Duration::from_secs_f64(seconds);
+        let apart = SystemClock.monotonic().abs_diff(uptime);
+        assert!(apart < Duration::from_secs(60), "{apart:?}");
     }
 
     #[test]

@@ -25,6 +25,12 @@ impl Deadline {
         Self(Instant::now().checked_add(duration))
     }
 
+    /// Whether that moment has come.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        self.remaining().is_some_and(|left| left.is_zero())
+    }
+
     /// How long until then; `None` is for ever.
     #[must_use]
     pub fn remaining(self) -> Option<Duration> {

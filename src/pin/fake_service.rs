@@ -50,6 +50,7 @@ pub(super) enum PinMood {
 struct Record {
     mood: PinMood,
     calls: u64,
+    tendings: u64,
     fates: BTreeMap<PinId, Fate>,
 }
 
@@ -127,6 +128,7 @@ impl FakeService {
         let record = Record {
             mood: PinMood::Grant,
             calls: 0,
+            tendings: 0,
             fates: BTreeMap::new(),
         };
         let book = Arc::new(Book {
@@ -158,6 +160,12 @@ impl FakeService {
             self.book
                 .wait_until("calls of pin", |record| record.calls >= calls),
         );
+    }
+
+    /// Waits until the service was asked so often to look after the pins.
+    pub(super) fn await_tendings(&self, tendings: u64) {
+        let is_done = |record: &Record| record.tendings >= tendings;
+        drop(self.book.wait_until("calls of tend", is_done));
     }
 
     pub(super) fn end(&self, pin_id: PinId, reason: EndReason) {
@@ -260,6 +268,10 @@ impl PinService for FakeService {
             files: self.files(mood),
             lease,
         })
+    }
+
+    fn tend(&self) {
+        self.book.update(|record| record.tendings += 1);
     }
 
     /// Every pin that there ever was, with the longest texts that it can have.

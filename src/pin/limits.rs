@@ -15,6 +15,8 @@ pub struct PinServerLimits {
     pub message: Duration,
     /// How often a connection with pins looks whether the engine ended one.
     pub end_check: Duration,
+    /// How often the service is asked to look after the pins.
+    pub tending: Duration,
 }
 
 impl Default for PinServerLimits {
@@ -25,6 +27,7 @@ impl Default for PinServerLimits {
             handshake: Duration::from_secs(5),
             message: Duration::from_secs(5),
             end_check: Duration::from_millis(500),
+            tending: Duration::from_secs(1),
         }
     }
 }

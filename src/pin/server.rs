@@ -113,15 +113,23 @@ impl Drop for PinServer {
 
 fn accept_all(shared: &Arc<Shared>, listener: &UnixListener) {
     let mut conversations: Vec<JoinHandle<()>> = Vec::new();
+    let mut tending = Deadline::after(shared.limits.tending);
     loop {
         let woken = wait(
             listener.as_fd(),
             Interest::Read,
             Some(&shared.stop),
-            Deadline::NEVER,
+            tending,
         );
         if matches!(woken, Ok(Wake::Stopped)) {
             break;
+        }
+        if tending.is_over() {
+            shared.service.tend();
+            tending = Deadline::after(shared.limits.tending);
+        }
+        if matches!(woken, Ok(Wake::TimedOut)) {
+            continue;
         }
         conversations
             .extract_if(.., |thread| thread.is_finished())

@@ -25,6 +25,9 @@ pub trait PinService: Send + Sync {
     /// Errors: why not; the message is shown to the user.
     fn pin(&self, request: &PinRequest, peer: &PeerCredentials) -> Result<GrantedPin, PinRefusal>;
 
+    /// Looks after the pins: called about once a second. Must not block.
+    fn tend(&self);
+
     /// How engine and pins are.
     fn status(&self) -> StatusReport;
 }

@@ -5,10 +5,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::os::{self, File, FileIdentity};
+use crate::os::{self, File, FileIdentity, LockKind};
 use crate::page::PageNo;
 use crate::shadow::ShadowError;
 use crate::shadow::index::{ENTRY_BYTES, Entry, INDEX_HEADER_BYTES, IndexHeader, entry_offset};
@@ -27,6 +28,8 @@ pub enum EndReason {
     Poisoned,
     /// The engine was stopped.
     Stopped,
+    /// It was adopted, and nobody reclaimed it in time.
+    Unclaimed,
     /// It was never granted.
     Refused,
 }
@@ -39,9 +42,25 @@ impl fmt::Display for EndReason {
             Self::Expired => "expired: it reached its maximum age",
             Self::Poisoned => "the engine stopped after a failed sync",
             Self::Stopped => "the engine was stopped",
+            Self::Unclaimed => "nobody reclaimed it after the engine's restart",
             Self::Refused => "never granted",
         })
     }
+}
+
+/// What a pin's life hangs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tenure {
+    /// Whoever took it in this process, or on behalf of a client, ends it.
+    #[default]
+    Handle,
+    /// The lock on its index: it ends when nobody holds that any more.
+    Lock,
+    /// The same, and only for a while: it was adopted, and its holder has not reclaimed it yet.
+    Unclaimed {
+        /// When it was adopted, since the machine's start.
+        since: Duration,
+    },
 }
 
 /// What a pin cost so far.
@@ -69,6 +88,7 @@ struct State {
     is_doomed: bool,
     granted: bool,
     page_count: u64,
+    tenure: Tenure,
 }
 
 impl State {
@@ -123,6 +143,67 @@ impl HeldPin {
     pub fn grant(&self) {
         self.header.lock().granted = true;
         self.state.lock().granted = true;
+    }
+
+    /// What its life hangs on.
+    #[must_use]
+    pub fn tenure(&self) -> Tenure {
+        self.state.lock().tenure
+    }
+
+    /// Lets its life hang on the lock on its index from here on.
+    pub fn leave_to_lock(&self) {
+        self.state.lock().tenure = Tenure::Lock;
+    }
+
+    /// Whether this one reclaims it: of several only the first does.
+    pub fn claim(&self, tenure: Tenure) -> bool {
+        let mut state = self.state.lock();
+        let is_free = matches!(state.tenure, Tenure::Unclaimed { .. }) && state.ended.is_none();
+        if is_free {
+            state.tenure = tenure;
+        }
+        is_free
+    }
+
+    /// Whether nobody holds the lock on its index any more.
+    ///
+    /// Errors: `Io`.
+    pub(super) fn is_abandoned(&self) -> Result<bool, ShadowError> {
+        self.file
+            .try_lock(LockKind::Exclusive)
+            .map_err(ShadowError::io("look at the lock of", "a pin's index"))
+    }
+
+    /// Why it should end by itself at `now`, if it should.
+    pub(super) fn is_due(&self, now: Duration, claim_patience: Duration) -> Option<EndReason> {
+        let header = self.header();
+        let is_past = |since: Duration, limit| now.saturating_sub(since) > limit;
+        let state = self.state.lock();
+        if !state.granted || state.ended.is_some() {
+            return None;
+        }
+        if header.max_age.is_some_and(|age| is_past(header.taken, age)) {
+            return Some(EndReason::Expired);
+        }
+        let tenure = state.tenure;
+        drop(state);
+        if tenure == Tenure::Handle {
+            return None;
+        }
+        match self.is_abandoned() {
+            Ok(true) => return Some(EndReason::Released),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(%error, pin = %header.pin, "cannot tell whether a pin is held")
+            }
+        }
+        match tenure {
+            Tenure::Unclaimed { since } if is_past(since, claim_patience) => {
+                Some(EndReason::Unclaimed)
+            }
+            _ => None,
+        }
     }
 
     /// Why it ended, if it has.

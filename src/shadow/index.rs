@@ -18,7 +18,14 @@
 //!    144    8  device of the live file
 //!    152    8  inode of the live file
 //!    160    4  flags: bit 0 = granted
-//!    164  344  reserved, 0
+//!    164    4  when the shadow is full: 0 break the pin, 1 hold checkpoints
+//!    168    8  device of the slot file
+//!    176    8  inode of the slot file
+//!    184    8  when the pin was taken: milliseconds since the machine's start
+//!    192    8  maximum age in milliseconds, 0 = none
+//!    200    8  shadow limit in bytes, 0 = none
+//!    208    8  sequence of the live header when the pin was taken
+//!    216  292  reserved, 0
 //!    508    4  crc32 of bytes 0 .. 508
 //!    512 3584  reserved, 0
 //!   4096       entries: 8 bytes per page
@@ -29,6 +36,8 @@
 //! captured. A file of 0 bytes is a pin that has ended.
 
 #![deny(clippy::indexing_slicing)]
+
+use std::time::Duration;
 
 use crate::codec;
 use crate::id::{DatabaseId, Epoch, HistoryId, PinId};
@@ -49,6 +58,16 @@ const MAGIC: [u8; 8] = *b"SFSPIN\0\x01";
 const VERSION: u32 = 1;
 const GRANTED: u32 = 1;
 const UNREADABLE: u32 = u32::MAX;
+
+/// What happens when a pin's shadow can take no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// The pin ends, and writers go on.
+    #[default]
+    Break,
+    /// Checkpoints wait, as long as the log may grow.
+    Hold,
+}
 
 /// What an index says of one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +147,19 @@ pub struct IndexHeader {
     pub live: FileIdentity,
     /// Whether every page that differs from the live file at the pin is in the shadow.
     pub granted: bool,
+    /// What happens when the shadow can take no more.
+    pub on_full: OnFull,
+    /// The slot file.
+    pub slots: FileIdentity,
+    /// When the pin was taken, since the machine's start; whole milliseconds.
+    pub taken: Duration,
+    /// How old it may become; whole milliseconds.
+    pub max_age: Option<Duration>,
+    /// How much it may make the shadow grow, in bytes.
+    pub shadow_limit_bytes: Option<u64>,
+    /// Sequence of the live header when the pin was taken: a live file with an older header is not the
+    /// one that was pinned, but an old copy put over it.
+    pub live_sequence: u64,
 }
 
 /// What is wrong with an index header.
@@ -168,10 +200,21 @@ impl IndexHeader {
             (136, self.wall_ns),
             (144, self.live.device),
             (152, self.live.inode),
+            (168, self.slots.device),
+            (176, self.slots.inode),
+            (184, whole_ms(self.taken)),
+            (192, self.max_age.map_or(0, |age| whole_ms(age).max(1))),
+            (200, self.shadow_limit_bytes.map_or(0, |limit| limit.max(1))),
+            (208, self.live_sequence),
         ] {
             codec::put(&mut out, offset, &value.to_le_bytes());
         }
         codec::put(&mut out, 160, &flags.to_le_bytes());
+        let on_full: u32 = match self.on_full {
+            OnFull::Break => 0,
+            OnFull::Hold => 1,
+        };
+        codec::put(&mut out, 164, &on_full.to_le_bytes());
         let crc = crc32fast::hash(out.get(..508).unwrap_or_default());
         codec::put(&mut out, 508, &crc.to_le_bytes());
         out
@@ -196,6 +239,11 @@ impl IndexHeader {
         let page_bytes = u64::from(codec::get_u32(bytes, 12).unwrap_or_default());
         let flags = codec::get_u32(bytes, 160).unwrap_or_default();
         let page_size = PageSize::new(page_bytes).ok_or(IndexFault::Damaged)?;
+        let on_full = match codec::get_u32(bytes, 164) {
+            Some(0) => OnFull::Break,
+            Some(1) => OnFull::Hold,
+            _ => return Err(IndexFault::Damaged),
+        };
         if page_size.offset_of(PageNo(field(128))).is_none() {
             return Err(IndexFault::Damaged);
         }
@@ -215,8 +263,23 @@ impl IndexHeader {
                 inode: field(152),
             },
             granted: flags & GRANTED != 0,
+            on_full,
+            slots: FileIdentity {
+                device: field(168),
+                inode: field(176),
+            },
+            taken: Duration::from_millis(field(184)),
+            max_age: Some(field(192))
+                .filter(|ms| *ms > 0)
+                .map(Duration::from_millis),
+            shadow_limit_bytes: Some(field(200)).filter(|bytes| *bytes > 0),
+            live_sequence: field(208),
         })
     }
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -240,6 +303,15 @@ mod tests {
                 inode: 12,
             },
             granted: true,
+            on_full: OnFull::Hold,
+            slots: FileIdentity {
+                device: 11,
+                inode: 13,
+            },
+            taken: Duration::from_millis(14),
+            max_age: Some(Duration::from_millis(15)),
+            shadow_limit_bytes: Some(16),
+            live_sequence: 17,
         }
     }
 
@@ -254,6 +326,13 @@ mod tests {
         }
         assert_eq!(IndexHeader::decode(&bytes[..511]), Err(IndexFault::Cut));
         assert_eq!(IndexHeader::decode(&[]), Err(IndexFault::Cut));
+        let unbounded = IndexHeader {
+            max_age: None,
+            shadow_limit_bytes: None,
+            on_full: OnFull::Break,
+            ..sample()
+        };
+        assert_eq!(IndexHeader::decode(&unbounded.encode()), Ok(unbounded));
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod capture;
 mod held;
 pub mod index;
 mod slots;
+mod tend;
 
 use std::ffi::OsStr;
 use std::io;
@@ -41,12 +42,13 @@ use std::sync::atomic::{Ordering, fence};
 use parking_lot::Mutex;
 
 use crate::fault::{self, Fault};
-use crate::os::{self, Disk, File, LockKind, OpenMode};
+use crate::os::{self, Disk, File, FileIdentity, LockKind, OpenMode};
 use crate::page::{PageNo, PageSize};
 
-pub use held::{EndReason, HeldPin, PinCounts};
+pub use held::{EndReason, HeldPin, PinCounts, Tenure};
 use index::{Entry, IndexHeader};
 use slots::SlotStore;
+pub use tend::CLAIM_PATIENCE;
 
 /// What can go wrong with the shadow.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +89,7 @@ pub struct Shadow {
     page_size: PageSize,
     slots: SlotStore,
     pins: Mutex<Vec<Arc<HeldPin>>>,
+    tending: tend::Tending,
     /// Publications that the injected fault holds back until the overwrite is done.
     late: Mutex<Vec<(Arc<HeldPin>, PageNo, Entry)>>,
 }
@@ -116,6 +119,7 @@ impl Shadow {
             page_size,
             slots: SlotStore::new(file, page_size),
             pins: Mutex::default(),
+            tending: tend::Tending::default(),
             late: Mutex::default(),
         })
     }
@@ -256,6 +260,14 @@ impl Shadow {
     #[must_use]
     pub fn slots_path(&self) -> PathBuf {
         self.dir.join("slots")
+    }
+
+    /// Which file the slot file is.
+    ///
+    /// Errors: `Io`.
+    pub fn slots_identity(&self) -> Result<FileIdentity, ShadowError> {
+        let identity = self.slots.file().identity();
+        identity.map_err(ShadowError::io("look at", "shadow/slots"))
     }
 
     /// The slot file itself.

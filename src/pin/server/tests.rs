@@ -36,6 +36,20 @@ fn text_of(file: std::os::fd::OwnedFd) -> String {
     text
 }
 
+/// Pins that end by the passing of time are noticed also while nobody connects.
+#[test]
+fn service_is_asked_to_look_after_the_pins() {
+    let service = FakeService::new();
+    let limits = PinServerLimits {
+        tending: Duration::from_millis(1),
+        ..PinServerLimits::default()
+    };
+    let socket = service.socket_path();
+    let server = PinServer::start(&socket, service.clone(), limits).unwrap();
+    service.await_tendings(3);
+    server.stop(EndPins::Yes);
+}
+
 #[test]
 fn pin_comes_with_its_facts_and_its_three_files() {
     let service = FakeService::new();
