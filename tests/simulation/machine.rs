@@ -107,13 +107,8 @@ impl World {
     /// What goes with the engine's process. Daemons stay, and so does what they can read.
     fn forget_process(&mut self) {
         self.reads.clear();
-        self.pinned.retain_mut(|pinned| match &mut pinned.holder {
-            Holder::Own(_) => false,
-            Holder::Daemon(pin) => {
-                *pin = None;
-                true
-            }
-        });
+        self.pinned
+            .retain(|pinned| matches!(pinned.holder, Holder::Daemon(_)));
         self.database = None;
     }
 

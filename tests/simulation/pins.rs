@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use stillfs::database::{Database, NativeHeader, Pin};
+use stillfs::database::{Database, Pin};
+use stillfs::id::{DatabaseId, PinId};
 use stillfs::os::sim::{Faults, SimDisk};
-use stillfs::os::{Disk, File, OpenMode};
+use stillfs::os::{Disk, File, Host, OpenMode};
 use stillfs::page::PageNo;
 use stillfs::view::PinnedFile;
-use stillfs::view::tree::ReadError;
 
 use crate::counts::one;
 use crate::draw::Draw;
-use crate::view::{Around, Standing, View, lock_shared};
+use crate::view::{Around, Standing, View};
 use crate::watched::{Watch, WatchedDisk};
 use crate::world::{DIR, World, note};
 use crate::writing::transact;
@@ -27,8 +27,17 @@ const PINS_MAX: usize = 8;
 pub(crate) enum Holder {
     /// The engine's own process.
     Own(Pin),
-    /// Another process; the engine's part of it, while that engine runs.
-    Daemon(Option<Pin>),
+    /// Another process, by the lock on the pin's index.
+    Daemon(Daemon),
+}
+
+/// A process that reads a pin, and what it knows to get the pin back after a restart.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    disk: SimDisk,
+    pub(crate) pin: PinId,
+    pub(crate) database: DatabaseId,
+    pub(crate) token: [u8; 32],
 }
 
 /// A pin that somebody holds.
@@ -121,12 +130,28 @@ impl World {
         let Some((pin, index)) = self.take_pin(draw) else {
             return;
         };
-        let watch = Watch::default();
-        match open_as_daemon(self.machine.disk.another_process(), &pin, &watch) {
-            Ok(file) => self.add(Arc::new(file), index, Holder::Daemon(Some(pin)), watch),
+        let (disk, watch) = (self.machine.disk.another_process(), Watch::default());
+        let watched = WatchedDisk {
+            disk: disk.clone(),
+            watch: watch.clone(),
+        };
+        let host = Host {
+            disk: Arc::new(watched),
+            ..self.machine.host.clone()
+        };
+        match pin.hand_over(&host) {
+            Ok(given) => {
+                let daemon = Daemon {
+                    disk,
+                    pin: given.id,
+                    database: given.database,
+                    token: given.token,
+                };
+                self.add(given.view, index, Holder::Daemon(daemon), watch);
+            }
             Err(error) => {
+                self.trouble.unsettled |= self.trouble.faults;
                 self.excuse("the start of a daemon", &error);
-                self.give_up(pin);
             }
         }
     }
@@ -209,28 +234,21 @@ impl World {
         let at = draw.index(self.pinned.len());
         let pinned = self.pinned.swap_remove(at);
         note!(self, "view {} is released", pinned.view.number);
-        let (Holder::Own(pin) | Holder::Daemon(Some(pin))) = pinned.holder else {
+        let Holder::Own(pin) = pinned.holder else {
+            // The lock goes with the last descriptor; the engine will see that.
             return;
         };
-        if self.give_up(pin) {
-            pinned.view.lower(Standing::Ended);
+        match pin.release() {
+            Ok(()) => pinned.view.lower(Standing::Ended),
+            Err(error) => {
+                self.trouble.unsettled = true;
+                self.excuse("a release", &error);
+            }
         }
         pinned.view.read_some(draw, &self.config, self.around(), &self.counts);
     }
 
-    /// Ends a pin; says whether that is visible.
-    fn give_up(&mut self, pin: Pin) -> bool {
-        match pin.release() {
-            Ok(()) => true,
-            Err(error) => {
-                self.trouble.unsettled = true;
-                self.excuse("a release", &error);
-                false
-            }
-        }
-    }
-
-    /// A daemon dies: its lock is gone, and the engine hears of the lost connection.
+    /// A daemon dies, and its lock is gone.
     pub(crate) fn daemon_death(&mut self, draw: &Draw) {
         let daemons: Vec<usize> = (0..self.pinned.len())
             .filter(|at| matches!(self.pinned[*at].holder, Holder::Daemon(_)))
@@ -240,8 +258,16 @@ impl World {
         }
         let pinned = self.pinned.swap_remove(daemons[draw.index(daemons.len())]);
         note!(self, "the daemon of view {} dies", pinned.view.number);
-        if let Holder::Daemon(Some(pin)) = pinned.holder {
-            self.give_up(pin);
+        if let Holder::Daemon(daemon) = pinned.holder {
+            drop(daemon.disk.process_crash());
+        }
+    }
+
+    /// The engine looks after its pins, as its pin server makes it do every second.
+    pub(crate) fn tend(&mut self) {
+        if let Some(database) = &self.database {
+            self.trouble.unsettled |= self.trouble.faults;
+            database.tend();
         }
     }
 
@@ -253,11 +279,13 @@ impl World {
         if self.trouble.unsettled || self.trouble.faults {
             return;
         }
+        database.tend();
+        self.sweep_pins();
+        let Some(database) = &self.database else {
+            return;
+        };
         let stats = database.stats();
-        let held = self.pinned.iter().filter(|pinned| match &pinned.holder {
-            Holder::Own(pin) | Holder::Daemon(Some(pin)) => pin.ended().is_none(),
-            Holder::Daemon(None) => false,
-        });
+        let held = self.pinned.iter().filter(|pinned| pinned.view.is_held());
         let held: Vec<_> = held.collect();
         assert_eq!(stats.pins, held.len() as u64, "pins in the books");
         let slots: Option<Vec<_>> = held.iter().map(|pinned| pinned.view.slots()).collect();
@@ -288,27 +316,4 @@ fn act_amid(
 
 fn index_path(pin: &Pin) -> PathBuf {
     Path::new(DIR).join(format!("shadow/{}.pin", pin.id()))
-}
-
-/// The descriptors that a daemon gets, and what it does with them.
-fn open_as_daemon(disk: SimDisk, pin: &Pin, watch: &Watch) -> Result<PinnedFile, ReadError> {
-    let disk = WatchedDisk {
-        disk,
-        watch: watch.clone(),
-    };
-    let open = |path: &Path| {
-        let failed = |source| ReadError::Io {
-            op: "open",
-            file: "a file of the pin",
-            offset: 0,
-            source,
-        };
-        disk.open(path, OpenMode::Read).map_err(failed)
-    };
-    let live = open(&Path::new(DIR).join("data.pages"))?;
-    let slots = open(&Path::new(DIR).join("shadow/slots"))?;
-    let index = open(&index_path(pin))?;
-    let locked = lock_shared(&*index);
-    assert!(locked.as_ref().map_or(true, |locked| *locked), "nobody excludes a holder");
-    PinnedFile::open(live, slots, index, Arc::new(NativeHeader))
 }

@@ -1,6 +1,5 @@
 //! One pin, as a reader sees it: every byte is that of the pinned commit, or the read fails.
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -104,6 +103,16 @@ impl View {
         {
             *standing = to;
         }
+    }
+
+    /// Whether the pin's visible end has come: its index is cut.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.index.is_empty().unwrap_or(false)
+    }
+
+    /// Whether an engine must have the pin in its books.
+    pub(crate) fn is_held(&self) -> bool {
+        self.standing() != Standing::Ended
     }
 
     pub(crate) fn image(&self) -> Option<Arc<Vec<u8>>> {
@@ -227,9 +236,4 @@ impl View {
             self.compare(&bytes, &image, offset, config);
         }
     }
-}
-
-/// Opens the files of a pin as another process has them: for reading, with the lock that holds the pin.
-pub(crate) fn lock_shared(index: &dyn File) -> io::Result<bool> {
-    index.try_lock(os::LockKind::Shared)
 }

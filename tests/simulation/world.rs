@@ -210,6 +210,7 @@ impl World {
             Kind::ReadAmidEngine => self.read_amid_engine(draw),
             Kind::Release => self.release(draw),
             Kind::DaemonDeath => self.daemon_death(draw),
+            Kind::Tend => self.tend(),
             Kind::Books => self.check_books(),
             Kind::Clock => self.move_clock(draw),
             Kind::Stop => self.stop(),
@@ -262,22 +263,19 @@ impl World {
         let poisoned = self.database.as_ref().is_some_and(is_poisoned);
         for pinned in &self.pinned {
             let view = &pinned.view;
-            let ended = match &pinned.holder {
-                Holder::Own(pin) | Holder::Daemon(Some(pin)) if self.database.is_some() => {
-                    pin.ended()
-                }
-                _ => None,
+            let said = match &pinned.holder {
+                Holder::Own(pin) => pin.ended(),
+                Holder::Daemon(_) => None,
             };
-            if let Some(reason) = ended {
-                assert!(
-                    view.standing() != Standing::Healthy
-                        || poisoned
-                        || trouble.faults
-                        || trouble.full,
-                    "view {} ended for no reason: {reason}",
-                    view.number
-                );
-                note!(self, "view {} has ended: {reason}", view.number);
+            if view.standing() != Standing::Ended && (said.is_some() || view.is_cut()) {
+                let is_allowed = view.standing() != Standing::Healthy
+                    || poisoned
+                    || trouble.faults
+                    || trouble.full
+                    || self.is_opening;
+                let number = view.number;
+                assert!(is_allowed, "view {number} ended for no reason: {said:?}");
+                note!(self, "view {number} has ended: {said:?}");
                 view.lower(Standing::Ended);
             }
             if view.end_seen.load(Ordering::Relaxed) {
