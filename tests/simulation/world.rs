@@ -36,6 +36,8 @@ pub(crate) struct Trouble {
     pub(crate) shadow: bool,
     /// Images in the slots were damaged; until the slots are empty.
     pub(crate) slots: bool,
+    /// Space could not be given back: it may wait for the next end of a pin.
+    pub(crate) space: bool,
     /// The end of a pin failed: it lasts, unseen by the model, until a checkpoint or the next opening.
     pub(crate) unsettled: bool,
 }
@@ -139,6 +141,7 @@ impl World {
     pub(crate) fn set_faults(&mut self, faults: Faults) {
         self.machine.disk.set_faults(faults);
         self.trouble.faults = true;
+        self.trouble.space = true;
         for pinned in &self.pinned {
             pinned.view.may_lack_pages.store(true, Ordering::Relaxed);
         }
