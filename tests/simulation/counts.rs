@@ -35,6 +35,7 @@ counters!(
     commits_in_flight,
     checkpoints,
     machine_crashes,
+    crash_states_tried,
     process_crashes,
     clean_stops,
     recoveries,

@@ -68,21 +68,30 @@ impl History {
         self.in_flight = Some(Arc::new(content));
     }
 
+    /// What a recovery that finds `timestamp` as the newest commit must show, if it may find that.
+    pub(crate) fn after_recovery(&self, timestamp: u64) -> Option<Arc<Content>> {
+        let (newest, content) = self.newest();
+        match &self.in_flight {
+            _ if timestamp == newest => Some(content),
+            Some(in_flight) if timestamp == newest + 1 => Some(in_flight.clone()),
+            _ => None,
+        }
+    }
+
     /// A recovery found `timestamp` as the newest commit: exactly the acknowledged ones, or one more
     /// that was in flight. From here on that is the truth.
     pub(crate) fn recover(&mut self, timestamp: u64) {
-        let (newest, _) = self.newest();
-        let in_flight = self.in_flight.take();
         if self.commits.is_empty() {
             return self.put(timestamp, Arc::default());
         }
-        match in_flight {
-            _ if timestamp == newest => {}
-            Some(content) if timestamp == newest + 1 => self.put(timestamp, content),
-            in_flight => panic!(
-                "recovery found commit {timestamp}; acknowledged: {newest}, in flight: {}",
-                usize::from(in_flight.is_some())
-            ),
+        let (newest, _) = self.newest();
+        let Some(content) = self.after_recovery(timestamp) else {
+            let in_flight = u8::from(self.in_flight.is_some());
+            panic!("found commit {timestamp}; acknowledged: {newest}, in flight: {in_flight}");
+        };
+        self.in_flight = None;
+        if timestamp > newest {
+            self.put(timestamp, content);
         }
     }
 

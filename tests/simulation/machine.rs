@@ -22,7 +22,31 @@ impl World {
         if self.pages_away.is_some() && draw.one_in(2) {
             self.put_pages_back();
         }
+        if self.config.mood.has_crashes() && draw.one_in(4) && !self.trouble.faults {
+            self.crash_while_opening(draw);
+        }
         self.open();
+    }
+
+    /// The machine or the process stops again and again before the database is open.
+    fn crash_while_opening(&mut self, draw: &Draw) {
+        for _ in 0..draw.between(1, 4) {
+            let number = draw.below(25);
+            let is_power = draw.one_in(2);
+            note!(self, "stops before change {number} of opening, power off: {is_power}");
+            self.set_faults(if is_power {
+                Faults::power_off_before_change(number)
+            } else {
+                Faults::kill_before_change(number)
+            });
+            self.open();
+            self.machine.disk.set_faults(Faults::none());
+            self.notice_stop(draw);
+            self.trouble.faults = false;
+            if self.database.is_some() {
+                self.kill();
+            }
+        }
     }
 
     pub(crate) fn open(&mut self) {
@@ -68,7 +92,9 @@ impl World {
         let report = database.check().expect("a check");
         assert!(report.is_clean(), "after recovery: {report:?}");
         for pinned in &self.pinned {
-            pinned.view.lower(Standing::Ended);
+            if !pinned.view.is_left_alone() || pinned.view.is_cut() {
+                pinned.view.lower(Standing::Ended);
+            }
         }
         self.trouble = Trouble {
             shadow: false,
@@ -133,11 +159,41 @@ impl World {
         let seed = draw.next();
         note!(self, "the machine stops, and finds disk {seed:#x}");
         one(&self.counts.machine_crashes);
+        one(&self.counts.crash_states_tried);
         self.machine = self.machine.crash(seed);
         self.pinned.clear();
         self.forget_process();
         self.admin = self.machine.disk.another_process();
         self.trouble.slots = false;
+    }
+
+    /// Several of the disks that the machine could find if it stopped here; it goes on.
+    pub(crate) fn try_crash_images(&mut self, draw: &Draw) {
+        if self.trouble.moved || self.history.lock().is_empty() {
+            return;
+        }
+        for _ in 0..3 {
+            let seed = draw.next();
+            note!(self, "and if the machine had stopped, with disk {seed:#x}?");
+            one(&self.counts.crash_states_tried);
+            let image = self.machine.disk.image_after_crash(seed);
+            image.set_capacity(None);
+            let host = self.machine.with_disk(image).host;
+            let options = EngineOptions {
+                create: Create::Never,
+                ..engine_options(&self.config)
+            };
+            let database = Database::open_on(&host, DIR, &options).expect("a recovery");
+            let read = database.begin_read().expect("a read needs no disk");
+            let timestamp = read.timestamp().0;
+            let content = self.history.lock().after_recovery(timestamp);
+            let Some(content) = content else {
+                panic!("a recovery found commit {timestamp}");
+            };
+            let differs = content.compare(&read, &self.config);
+            assert_eq!(differs.expect("a read"), None, "recovery to {timestamp}");
+            assert!(database.check().expect("a check").is_clean());
+        }
     }
 
     /// Whether the step's faults have stopped the machine or the process; then it starts again.

@@ -25,14 +25,16 @@ mod pins;
 mod plan;
 mod run;
 mod view;
+mod watchdog;
 mod watched;
 mod world;
 mod writing;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use stillfs::os::Clock;
 use stillfs::os::clock::SystemClock;
@@ -40,6 +42,7 @@ use stillfs::os::clock::SystemClock;
 use counts::Counts;
 use plan::Plan;
 use run::{Failure, run, run_kept, shrink};
+use watchdog::Watchdog;
 
 /// Steps of a seed.
 const STEPS: usize = 200;
@@ -86,6 +89,7 @@ fn run_seeds(first: u64, seeds: u64, seconds: Option<u64>) {
     let elapsed = || SystemClock.monotonic().saturating_sub(begun);
     let (next, counts) = (AtomicU64::new(first), Counts::default());
     let (failed, reports) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let watchdog = Watchdog::default();
     let work = || {
         while !failed.load(Ordering::Relaxed) && limit.is_none_or(|limit| elapsed() < limit) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -93,23 +97,22 @@ fn run_seeds(first: u64, seeds: u64, seconds: Option<u64>) {
                 return;
             }
             let plan = Plan::draw(seed, step_count());
-            if let Err(failure) = run(&plan, &counts) {
+            if let Err(failure) = watchdog.guard(seed, || run(&plan, &counts)) {
                 failed.store(true, Ordering::Relaxed);
-                reports.lock().expect("no panic").push(report(&plan, &failure));
+                reports.lock().push(report(&plan, &failure));
             }
         }
     };
     let workers = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(work);
-        }
+        let works: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        watchdog.watch(|| works.iter().all(thread::ScopedJoinHandle::is_finished));
     });
     let seconds = elapsed().as_secs_f64();
     let done = Counts::get(&counts.seeds);
     println!("{counts}");
     println!("{:.1} seeds per second for {seconds:.1} s", done as f64 / seconds);
-    let reports = reports.into_inner().expect("no panic");
+    let reports = reports.into_inner();
     assert!(reports.is_empty(), "\n{}", reports.join("\n\n"));
 }
 

@@ -104,6 +104,33 @@ impl World {
         self.sync_dir();
     }
 
+    /// With no engine running, the page file is replaced by a copy of itself: the same database, and
+    /// not the file that the pins of before name.
+    pub(crate) fn copy_pages(&mut self) {
+        self.kill();
+        self.by_hand();
+        let pages = in_dir("data.pages");
+        let Ok(file) = self.admin.open(&pages, OpenMode::Read) else {
+            return;
+        };
+        if self.pages_away.is_some() || self.trouble.full {
+            return;
+        }
+        note!(self, "data.pages is replaced by a copy of itself");
+        let size = usize::try_from(file.len().expect("no faults")).expect("a small file");
+        let mut bytes = vec![0; size];
+        os::read_exact_at(&*file, &mut bytes, 0).expect("no faults");
+        let new = in_dir("data.pages.copy");
+        let copy = self.admin.open(&new, OpenMode::CreateNew).expect("no faults");
+        os::write_all_at(&*copy, &bytes, 0).expect("no faults");
+        copy.sync_data().expect("no faults");
+        self.admin.rename(&new, &pages).expect("no faults");
+        self.sync_dir();
+        for pinned in &self.pinned {
+            pinned.view.leave_alone();
+        }
+    }
+
     pub(crate) fn put_pages_back(&mut self) {
         self.by_hand();
         let Some(away) = self.pages_away.take() else {

@@ -56,6 +56,7 @@ impl World {
             self.release(draw);
         }
         let database = self.database.clone()?;
+        let (before, _) = self.history.lock().newest();
         let (pin, read) = match database.pin_and_read() {
             Ok(taken) => taken,
             Err(error) => {
@@ -67,7 +68,8 @@ impl World {
         };
         one(&self.counts.pins);
         let (newest, _) = self.history.lock().newest();
-        assert_eq!(pin.timestamp().0, newest, "a pin is of the newest commit");
+        let is_newest = (before..=newest).contains(&pin.timestamp().0);
+        assert!(is_newest, "a pin is of the newest commit");
         let open = || self.admin.open(&index_path(&pin), OpenMode::Read);
         let index = open().or_else(|_| {
             self.machine.disk.set_faults(Faults::none());
@@ -201,14 +203,23 @@ impl World {
         let Some(database) = self.database.clone() else {
             return;
         };
-        let pinned = &self.pinned[draw.index(self.pinned.len())];
+        let at = draw.index(self.pinned.len());
+        let (view, watch) = (self.pinned[at].view.clone(), self.pinned[at].watch.clone());
+        // In some of them the very pin that is read is given up.
+        let is_owned = matches!(self.pinned[at].holder, Holder::Own(_));
+        let given_up = (is_owned && draw.one_in(2)).then(|| self.pinned.swap_remove(at));
+        let mut given_up = given_up.map(|pinned| pinned.holder);
+        note!(self, "view {} is read while the engine works", view.number);
         let (history, counts) = (self.history.clone(), self.counts.clone());
         let config = self.config.clone();
         let within = Draw::new(draw.next());
         let failures = Arc::new(parking_lot::Mutex::new(Vec::new()));
         let told = failures.clone();
         let hook = move |_| {
-            if within.one_in(2) {
+            if within.one_in(3) {
+                drop(given_up.take());
+            }
+            for _ in 0..within.below(4) {
                 let acted = act_amid(&database, &history, &config, &within, &counts);
                 told.lock().extend(acted.err());
             }
@@ -217,10 +228,8 @@ impl World {
             faults: false,
             amid: true,
         };
-        let (view, counts) = (pinned.view.clone(), self.counts.clone());
-        note!(self, "view {} is read while the engine works", view.number);
-        let read = || view.read_some(draw, &self.config, around, &counts);
-        pinned.watch.during(hook, read);
+        let read = || view.read_some(draw, &self.config, around, &self.counts);
+        watch.during(hook, read);
         for error in failures.lock().drain(..) {
             self.excuse("a step of the engine amid a read", &error);
         }

@@ -55,6 +55,8 @@ pub(crate) enum Kind {
     Stop,
     Kill,
     PowerOff,
+    CrashImages,
+    CopyPages,
     DeleteShadow,
     MovePages,
     PutPagesBack,
@@ -103,12 +105,17 @@ const WEIGHTS: &[(Kind, u64)] = &[
     (Kind::Kill, 14),
 ];
 
-const CRASHES: &[(Kind, u64)] = &[(Kind::PowerOff, 25), (Kind::Kill, 15)];
+const CRASHES: &[(Kind, u64)] = &[
+    (Kind::PowerOff, 25),
+    (Kind::Kill, 15),
+    (Kind::CrashImages, 30),
+];
 const NEIGHBOURS: &[(Kind, u64)] = &[
     (Kind::DeleteShadow, 10),
     (Kind::MovePages, 15),
     (Kind::PutPagesBack, 25),
     (Kind::ReplaceSlots, 8),
+    (Kind::CopyPages, 8),
     (Kind::DamageSlots, 8),
 ];
 const SMALL_DISK: &[(Kind, u64)] = &[(Kind::DiskSize, 40)];
@@ -136,6 +143,10 @@ impl Mood {
             Self::Everything => &[CRASHES, NEIGHBOURS, SMALL_DISK],
         };
         [&[WEIGHTS], more].concat().concat()
+    }
+
+    pub(crate) fn has_crashes(self) -> bool {
+        self != Self::Calm
     }
 
     /// One step in so many goes wrong.
@@ -178,6 +189,10 @@ impl Plan {
         let config = Config::draw(&draw);
         let mut weights = config.mood.weights();
         for (kind, weight) in &mut weights {
+            // With the page checks off, nothing would notice damaged images.
+            if *kind == Kind::DamageSlots && are_page_checks_off() {
+                *weight = 0;
+            }
             // Some worlds hardly take checkpoints, some hardly pin, and so on.
             if draw.one_in(6) && *kind != Kind::Write {
                 *weight /= 8;
@@ -207,4 +222,10 @@ impl Plan {
             config,
         }
     }
+}
+
+/// Whether a negative control has switched the page checks off, to see that the rest suffices.
+fn are_page_checks_off() -> bool {
+    cfg!(feature = "faults")
+        && std::env::var("STILLFS_FAULT").is_ok_and(|faults| faults.contains("page-checks-off"))
 }

@@ -44,6 +44,8 @@ pub(crate) struct View {
     pub(crate) end_seen: AtomicBool,
     /// A page may have been unreadable when it was captured.
     pub(crate) may_lack_pages: AtomicBool,
+    /// It names a page file that no engine has open any more.
+    is_left_alone: AtomicBool,
     image: Mutex<Option<Arc<Vec<u8>>>>,
 }
 
@@ -88,6 +90,7 @@ impl View {
             standing: Mutex::new(Standing::Healthy),
             end_seen: AtomicBool::new(false),
             may_lack_pages: AtomicBool::new(false),
+            is_left_alone: AtomicBool::new(false),
             image: Mutex::default(),
         }
     }
@@ -112,7 +115,17 @@ impl View {
 
     /// Whether an engine must have the pin in its books.
     pub(crate) fn is_held(&self) -> bool {
-        self.standing() != Standing::Ended
+        self.standing() != Standing::Ended && !self.is_left_alone()
+    }
+
+    pub(crate) fn is_left_alone(&self) -> bool {
+        self.is_left_alone.load(Ordering::Relaxed)
+    }
+
+    /// Its page file was replaced: no engine writes to that any more, and none knows the pin.
+    pub(crate) fn leave_alone(&self) {
+        self.is_left_alone.store(true, Ordering::Relaxed);
+        self.lower(Standing::Excused("its page file was replaced"));
     }
 
     pub(crate) fn image(&self) -> Option<Arc<Vec<u8>>> {

@@ -19,6 +19,8 @@ use stillfs::os::{Disk, File, FileIdentity, LockKind, OpenMode};
 pub(crate) enum Call {
     Read,
     Change,
+    /// A change of a file of the shadow: no lock that a commit needs is held then.
+    ShadowChange,
 }
 
 type Hook = Box<dyn FnMut(Call) + Send>;
@@ -36,7 +38,9 @@ impl Watch {
     ) -> T {
         *self.0.lock() = Some(Box::new(hook));
         let outcome = act();
-        *self.0.lock() = None;
+        // It may own a pin, whose end calls the disk: it goes with nothing locked.
+        let hook = self.0.lock().take();
+        drop(hook);
         outcome
     }
 
@@ -65,13 +69,17 @@ pub(crate) struct WatchedDisk<D> {
 #[derive(Debug)]
 struct WatchedFile {
     file: Arc<dyn File>,
+    is_of_shadow: bool,
     watch: Watch,
 }
 
 impl<D> WatchedDisk<D> {
-    fn wrap(&self, file: Arc<dyn File>) -> Arc<dyn File> {
-        let watch = self.watch.clone();
-        Arc::new(WatchedFile { file, watch })
+    fn wrap(&self, file: Arc<dyn File>, path: &Path) -> Arc<dyn File> {
+        Arc::new(WatchedFile {
+            file,
+            is_of_shadow: path.parent().is_some_and(|dir| dir.ends_with("shadow")),
+            watch: self.watch.clone(),
+        })
     }
 
     fn before_change(&self) -> &D {
@@ -85,11 +93,11 @@ impl<D: Disk> Disk for WatchedDisk<D> {
         if mode == OpenMode::CreateNew {
             self.watch.call(Call::Change);
         }
-        Ok(self.wrap(self.disk.open(path, mode)?))
+        Ok(self.wrap(self.disk.open(path, mode)?, path))
     }
 
     fn unnamed(&self, dir: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(self.wrap(self.disk.unnamed(dir)?))
+        Ok(self.wrap(self.disk.unnamed(dir)?, dir))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -118,27 +126,32 @@ impl<D: Disk> Disk for WatchedDisk<D> {
 }
 
 impl WatchedFile {
-    fn before(&self, call: Call) -> &dyn File {
-        self.watch.call(call);
+    fn before_change(&self) -> &dyn File {
+        self.watch.call(if self.is_of_shadow {
+            Call::ShadowChange
+        } else {
+            Call::Change
+        });
         &*self.file
     }
 }
 
 impl File for WatchedFile {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.before(Call::Read).read_at(out, offset)
+        self.watch.call(Call::Read);
+        self.file.read_at(out, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.before(Call::Change).write_at(bytes, offset)
+        self.before_change().write_at(bytes, offset)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.before(Call::Change).sync_data()
+        self.before_change().sync_data()
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.before(Call::Change).set_len(bytes)
+        self.before_change().set_len(bytes)
     }
 
     fn len(&self) -> io::Result<u64> {

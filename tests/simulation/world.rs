@@ -18,7 +18,8 @@ use crate::history::History;
 use crate::pins::{Holder, Pinned};
 use crate::plan::{Config, Kind, Plan, Step};
 use crate::view::{Around, Standing};
-use crate::watched::{Watch, WatchedDisk};
+use crate::watched::{Call, Watch, WatchedDisk};
+use crate::writing::transact;
 
 /// The database's directory.
 pub(crate) const DIR: &str = "/db";
@@ -134,7 +135,7 @@ impl World {
             one(&self.counts.faults);
         }
         let kind = self.possible(step.kind, &draw);
-        self.with_readers_amid(kind, &draw);
+        self.with_others_amid(kind, &draw);
         self.settle(&draw);
     }
 
@@ -156,6 +157,8 @@ impl World {
                 | Kind::DaemonDeath
                 | Kind::Clock
                 | Kind::PowerOff
+                | Kind::CrashImages
+                | Kind::CopyPages
                 | Kind::DeleteShadow
                 | Kind::MovePages
                 | Kind::PutPagesBack
@@ -170,27 +173,42 @@ impl World {
         None
     }
 
-    /// In some steps every view is read between two calls of the engine to its disk.
-    fn with_readers_amid(&mut self, kind: Option<Kind>, draw: &Draw) {
-        let views: Vec<_> = self.pinned.iter().map(|pinned| pinned.view.clone()).collect();
-        if views.is_empty() || !draw.one_in(4) {
+    /// In some steps the views are read between two calls of the engine to its disk, and while it
+    /// takes a pin, commits are made.
+    fn with_others_amid(&mut self, kind: Option<Kind>, draw: &Draw) {
+        if !draw.one_in(3) {
             return self.act(kind, draw);
         }
+        let views: Vec<_> = self.pinned.iter().map(|pinned| pinned.view.clone()).collect();
+        let is_pin = matches!(kind, Some(Kind::Pin | Kind::Daemon));
+        let writer = self.database.clone().filter(|_| is_pin && !self.trouble.faults);
         let (config, counts) = (self.config.clone(), self.counts.clone());
+        let (history, failures) = (self.history.clone(), Arc::new(Mutex::new(Vec::new())));
         let around = Around {
             faults: self.trouble.faults,
             amid: true,
         };
-        let reader = Draw::new(draw.next());
+        let (within, told) = (Draw::new(draw.next()), failures.clone());
         let hook = move |call| {
-            if call == crate::watched::Call::Change && reader.one_in(2) {
-                let view = &views[reader.index(views.len())];
-                view.read_some(&reader, &config, around, &counts);
+            if call == Call::ShadowChange
+                && within.one_in(4)
+                && let Some(database) = &writer
+                // At its limit the log makes a writer wait for the pin that it would be amid.
+                && database.engine().stats().wal_bytes <= config.log_bytes_max
+            {
+                let committed = transact(database, &history, &config, &within, &counts);
+                told.lock().extend(committed.err());
+            } else if call != Call::Read && !views.is_empty() && within.one_in(2) {
+                let view = &views[within.index(views.len())];
+                view.read_some(&within, &config, around, &counts);
                 one(&counts.reads_amid_engine);
             }
         };
         let watch = self.watch.clone();
         watch.during(hook, || self.act(kind, draw));
+        for error in failures.lock().drain(..) {
+            self.excuse("a commit amid a pin", &error);
+        }
     }
 
     fn act(&mut self, kind: Option<Kind>, draw: &Draw) {
@@ -219,6 +237,8 @@ impl World {
             Kind::Stop => self.stop(),
             Kind::Kill => self.kill(),
             Kind::PowerOff => self.power_off(draw),
+            Kind::CrashImages => self.try_crash_images(draw),
+            Kind::CopyPages => self.copy_pages(),
             Kind::DeleteShadow => self.delete_shadow(draw),
             Kind::MovePages => self.move_pages(draw),
             Kind::PutPagesBack => self.put_pages_back(),
