@@ -110,6 +110,8 @@ impl Shared {
         fixed: &mut Option<FixedTarget>,
     ) -> Result<CheckpointReport> {
         let log = self.log()?;
+        // E8: the target may be durable, and the live file not what was written to it.
+        log.refuse_if_poisoned()?;
         self.refuse_moved()?;
         self.make_durable(target)?;
         let writeback = Writeback {
@@ -177,8 +179,10 @@ impl Shared {
         self.sync_live_alone(&self.live_sync.lock())
     }
 
-    /// One sync at a time: the kernel tells one caller of a failed one.
+    /// One sync at a time: the kernel tells one caller of a failed one, and a sync that follows it
+    /// would succeed without bringing back what was lost.
     fn sync_live_alone(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
+        self.log()?.refuse_if_poisoned()?;
         // Cleared first: whoever writes from here on says so again.
         self.is_live_unsynced.store(false, Ordering::SeqCst);
         self.data.sync_data().map_err(|source| {
@@ -192,6 +196,7 @@ impl Shared {
     /// Writes `next` over the copy that is not the newest, syncs it, and makes it the header. After
     /// a failure the same copy is written again the next time, never the good one.
     pub(crate) fn write_header_copy(&self, mut next: Header) -> Result<()> {
+        self.log()?.refuse_if_poisoned()?;
         next.sequence = next.sequence.checked_add(1).ok_or(EngineError::Exhausted {
             what: "the header's sequence",
         })?;
