@@ -35,6 +35,7 @@ use loom::sync::atomic::{
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
+use stillfs::engine::takeover::{TakeoverSteps, take_over};
 use stillfs::page::PageNo;
 use stillfs::shadow::capture::{CaptureSteps, EndSteps, capture, end_pin, fill_slot};
 use stillfs::shadow::index::Entry;
@@ -64,9 +65,24 @@ enum Bug {
     SlotsBeforeCut,
     /// A stranger overwrites before its epoch is in the live header.
     OverwriteBeforeEpoch,
+    /// An engine that adopts writes its epoch before the index accepts it.
+    EpochBeforeAcceptance,
+    /// An engine that adopts does not capture for the pin.
+    AdoptedNotCaptured,
+    /// An engine that adopts nothing writes before its epoch.
+    OverwriteBeforeTakeover,
+    /// The copies of the live header are not united before the index forgets an epoch.
+    CopiesNotUnited,
 }
 
 const EPOCH: u64 = 1;
+/// The epoch of the incarnation that comes.
+const NEXT_EPOCH: u64 = 7;
+
+fn both(first: u64, second: u64) -> u64 {
+    first << 8 | second
+}
+
 /// What a page holds after the overwrite, both halves.
 const NEWER: u64 = 99;
 
@@ -93,6 +109,8 @@ fn store(page: &Page, image: [u64; 2]) {
 /// One pin's index file.
 struct Index {
     is_whole: AtomicU64,
+    /// Two epochs of 8 bits each: one atomic, as the header's checksum makes it one.
+    accepted: AtomicU64,
     entries: Vec<AtomicU64>,
 }
 
@@ -111,7 +129,8 @@ struct Holders(Vec<(usize, u32)>);
 struct World {
     bug: Bug,
     live: Vec<Page>,
-    epoch: AtomicU64,
+    /// The two copies of the live header.
+    epochs: [AtomicU64; 2],
     slots: Vec<Page>,
     indexes: Vec<Index>,
     known: Vec<Mutex<Known>>,
@@ -122,6 +141,7 @@ impl World {
     fn new(bug: Bug, pins: usize, pages: usize, slots: usize) -> Self {
         let index = |_| Index {
             is_whole: AtomicU64::new(1),
+            accepted: AtomicU64::new(both(EPOCH, EPOCH)),
             entries: (0..pages).map(|_| AtomicU64::new(0)).collect(),
         };
         let known = Known {
@@ -131,7 +151,7 @@ impl World {
         Self {
             bug,
             live: (0..pages).map(|page| page_of(pinned(page))).collect(),
-            epoch: AtomicU64::new(EPOCH),
+            epochs: [AtomicU64::new(EPOCH), AtomicU64::new(EPOCH)],
             slots: (0..slots).map(|_| page_of(0)).collect(),
             indexes: (0..pins).map(index).collect(),
             known: (0..pins).map(|_| Mutex::new(known.clone())).collect(),
@@ -201,14 +221,36 @@ impl World {
 
     /// Another incarnation, which knows nothing of the pin: its epoch, then its writes.
     fn stranger(&self, page: usize) {
-        let steps: [&dyn Fn(); 2] = [&|| self.epoch.store(EPOCH + 1, Relaxed), &|| {
-            self.overwrite(page)
-        }];
+        let steps: [&dyn Fn(); 2] = [&|| self.write_epoch(EPOCH + 1), &|| self.overwrite(page)];
         let is_right = self.bug != Bug::OverwriteBeforeEpoch;
         steps[usize::from(!is_right)]();
         // The sync of the header, which the engine waits for.
         fence(AcqRel);
         steps[usize::from(is_right)]();
+    }
+
+    fn write_epoch(&self, epoch: u64) {
+        for copy in &self.epochs {
+            copy.store(epoch, Relaxed);
+            // Each copy is synced.
+            fence(AcqRel);
+        }
+    }
+
+    /// The next incarnation: it takes the live file over, adopts `pins`, and overwrites `page`.
+    fn next_incarnation(&self, pins: &[usize], page: usize) {
+        if self.bug == Bug::OverwriteBeforeTakeover {
+            self.overwrite(page);
+        }
+        let mut steps = Takeover { world: self, pins };
+        if self.bug == Bug::EpochBeforeAcceptance {
+            steps.write_epoch().unwrap();
+        }
+        take_over(&mut steps).unwrap();
+        match self.bug {
+            Bug::AdoptedNotCaptured => self.overwrite(page),
+            _ => self.write_back(pins, &[page]),
+        }
     }
 
     /// A read of `count` pages from the first on, as `pin` sees them.
@@ -310,6 +352,44 @@ impl CaptureSteps for Late<'_> {
     }
 }
 
+/// An incarnation that takes the live file over.
+struct Takeover<'a> {
+    world: &'a World,
+    /// The pins that it adopts.
+    pins: &'a [usize],
+}
+
+impl TakeoverSteps for Takeover<'_> {
+    type Error = ();
+
+    fn unite_copies(&mut self) -> Result<(), ()> {
+        if self.world.bug != Bug::CopiesNotUnited {
+            let newest = self.world.epochs[0].load(Relaxed);
+            self.world.epochs[1].store(newest, Relaxed);
+            fence(AcqRel);
+        }
+        Ok(())
+    }
+
+    fn prepare_sink(&mut self) -> Result<(), ()> {
+        let carried = self.world.epochs[0].load(Relaxed);
+        for &pin in self.pins {
+            let accepted = both(carried, NEXT_EPOCH);
+            self.world.indexes[pin].accepted.store(accepted, Relaxed);
+        }
+        Ok(())
+    }
+
+    fn fence(&self) {
+        fence(AcqRel);
+    }
+
+    fn write_epoch(&mut self) -> Result<(), ()> {
+        self.world.write_epoch(NEXT_EPOCH);
+        Ok(())
+    }
+}
+
 struct End<'a> {
     world: &'a World,
     pin: usize,
@@ -397,15 +477,21 @@ impl MergeSource for Reader<'_> {
         if self.world.bug == Bug::LookFirst && self.fences.get() > 0 {
             return Ok(());
         }
-        if self.world.epoch.load(Relaxed) != EPOCH {
-            return Err(ReadError::PinEnded {
-                reason: EndSeen::Fenced,
-            });
+        let carried = [0, 1].map(|copy: usize| self.world.epochs[copy].load(Relaxed));
+        // The library's preads are calls of the system; here they must be told to keep their order.
+        fence(AcqRel);
+        let index = &self.world.indexes[self.pin];
+        if index.is_whole.load(Relaxed) == 0 {
+            return Err(cut());
         }
-        match self.world.indexes[self.pin].is_whole.load(Relaxed) {
-            0 => Err(cut()),
-            _ => Ok(()),
+        let accepted = index.accepted.load(Relaxed);
+        let accepted = [accepted >> 8, accepted & 0xff];
+        if carried.iter().all(|epoch| accepted.contains(epoch)) {
+            return Ok(());
         }
+        Err(ReadError::PinEnded {
+            reason: EndSeen::Fenced,
+        })
     }
 }
 
@@ -512,6 +598,12 @@ fn breaks(model: Model, bug: Bug) {
     assert!(text.contains("is not of the pin"), "{bug:?}: {text}");
 }
 
+/// A wrong order that shows no wrong bytes, and ends a pin that should have lasted.
+fn refuses(model: Model, bug: Bug) {
+    let answers = explore(model, bug);
+    assert!(answers.refused.load(Counted) > 0, "{bug:?}: {answers:?}");
+}
+
 /// A reader at the side; what it saw is judged at once.
 fn reader(
     world: &Arc<World>,
@@ -594,6 +686,35 @@ fn fencing(bug: Bug, answers: &'static Answers) {
     reader.join().unwrap();
 }
 
+/// D5, N3: the next incarnation adopts the pin: its reads never fail, and never show what is written.
+fn adoption(bug: Bug, answers: &'static Answers) {
+    let world = Arc::new(World::new(bug, 1, 1, 1));
+    let reader = reader(&world, 0, 1, answers);
+    world.next_incarnation(&[0], 0);
+    reader.join().unwrap();
+}
+
+/// D5, E11: the one before was killed between the two copies of the header, having adopted the pin.
+fn second_adoption(bug: Bug, answers: &'static Answers) {
+    let world = World::new(bug, 1, 1, 1);
+    world.epochs[0].store(EPOCH + 1, Relaxed);
+    world.indexes[0]
+        .accepted
+        .store(both(EPOCH, EPOCH + 1), Relaxed);
+    let world = Arc::new(world);
+    let reader = reader(&world, 0, 1, answers);
+    world.next_incarnation(&[0], 0);
+    reader.join().unwrap();
+}
+
+/// D5, E10: the next incarnation does not adopt the pin: it is fenced before anything is written.
+fn passed_over(bug: Bug, answers: &'static Answers) {
+    let world = Arc::new(World::new(bug, 1, 1, 1));
+    let reader = reader(&world, 0, 1, answers);
+    world.next_incarnation(&[], 0);
+    reader.join().unwrap();
+}
+
 /// S5: two pins share a slot; the end of one takes nothing from the other.
 fn shared_slot(bug: Bug, answers: &'static Answers) {
     let world = Arc::new(World::new(bug, 2, 2, 3));
@@ -666,6 +787,29 @@ fn overwrite_of_another_incarnation_is_never_served() {
 fn fencing_needs_its_order() {
     breaks(fencing, Bug::LookFirst);
     breaks(fencing, Bug::OverwriteBeforeEpoch);
+}
+
+#[test]
+fn adopted_pin_reads_on_through_the_takeover() {
+    holds(adoption, Refusals::Never);
+    holds(second_adoption, Refusals::Never);
+}
+
+#[test]
+fn adoption_needs_its_order() {
+    refuses(adoption, Bug::EpochBeforeAcceptance);
+    refuses(second_adoption, Bug::CopiesNotUnited);
+    breaks(adoption, Bug::AdoptedNotCaptured);
+}
+
+#[test]
+fn pin_that_is_passed_over_is_fenced() {
+    holds(passed_over, Refusals::Possible);
+}
+
+#[test]
+fn passing_over_needs_its_order() {
+    breaks(passed_over, Bug::OverwriteBeforeTakeover);
 }
 
 #[test]

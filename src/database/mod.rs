@@ -18,8 +18,11 @@
 //! * D3 A view's header pages depend on the database and S alone: two views of one S are equal to
 //!   the byte.
 //! * D4 A pin is granted only when the log is durable through its commit.
-//! * D5 Pins of earlier incarnations are ended visibly before this one's epoch is in the live header,
-//!   and that is before anything is written back.
+//! * D5 Before the live header carries this incarnation's epoch, the index of each pin that it adopts
+//!   accepts that epoch and the one before. A pin that nobody holds is ended visibly. Any other is left
+//!   as it is: the epoch fences it.
+//! * D6 What an index says is believed as far as live file, log and slot file bear it out. If anything
+//!   in it is not borne out, the pin is not adopted.
 //!
 //! Locking: none of its own across a call; a pin waits for the gate, never a commit for a pin.
 
@@ -31,6 +34,8 @@ mod restart_test;
 mod service;
 mod sink;
 mod state;
+#[cfg(test)]
+mod takeover_test;
 #[cfg(test)]
 mod tests;
 

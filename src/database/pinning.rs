@@ -237,12 +237,14 @@ impl LiveHeader for NativeHeader {
             database,
             history,
             epoch,
+            sequence,
             ..
         } = Header::decode(bytes).ok()?;
         Some(LiveIdentity {
             database,
             history,
             epoch,
+            sequence,
         })
     }
 

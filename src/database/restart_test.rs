@@ -1,17 +1,18 @@
 //! Pins that last by the lock on their index: handed over in a running engine, and over its restarts.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::os::SimulatedHost;
+use crate::os::{Disk, File, OpenMode, SimulatedHost, read_exact_at, write_all_at};
 use crate::page::PageSize;
 use crate::view::PinnedFile;
 use crate::view::tree::{RangeRead, ReadError};
 
 const PAGE: u64 = 4096;
 
-fn open(host: &Host) -> Database {
+pub(super) fn open(host: &Host) -> Database {
     let options = EngineOptions {
         page_size: PageSize::new(PAGE).unwrap(),
         checkpoint_bytes: u64::MAX,
@@ -21,7 +22,7 @@ fn open(host: &Host) -> Database {
 }
 
 /// Overwrites all keys, so that nearly every page changes.
-fn fill(database: &Database, round: u8) {
+pub(super) fn fill(database: &Database, round: u8) {
     let mut write = database.begin_write().unwrap();
     for key in 0..200_u32 {
         write.put("t", &key.to_be_bytes(), &[round; 100]).unwrap();
@@ -29,14 +30,14 @@ fn fill(database: &Database, round: u8) {
     write.commit().unwrap();
 }
 
-fn read_all(view: &PinnedFile) -> Result<Vec<u8>, ReadError> {
+pub(super) fn read_all(view: &PinnedFile) -> Result<Vec<u8>, ReadError> {
     let mut out = vec![0; usize::try_from(view.size()).unwrap()];
     view.read_range(0, &mut out)?;
     Ok(out)
 }
 
 /// A pin that another process of the same machine holds, and what it shows.
-fn handed_over(machine: &SimulatedHost, database: &Database) -> (HandedOver, Vec<u8>) {
+pub(super) fn handed_over(machine: &SimulatedHost, database: &Database) -> (HandedOver, Vec<u8>) {
     let other = machine.with_disk(machine.disk.another_process());
     let pin = database.pin().unwrap().hand_over(&other.host).unwrap();
     let whole = read_all(&pin.view).unwrap();
@@ -81,4 +82,212 @@ fn pin_of_a_running_engine_cannot_be_reclaimed() {
     machine.clock.advance(Duration::from_secs(3600));
     database.tend();
     assert_eq!(read_all(&pin.view).unwrap(), whole);
+}
+
+/// A pin of one commit, handed over; the engine killed; and the machine for the next one.
+pub(super) struct Restarted {
+    pub(super) machine: SimulatedHost,
+    pub(super) pin: HandedOver,
+    pub(super) whole: Vec<u8>,
+}
+
+impl Restarted {
+    /// Some of the pages are in slots by the spill, some by a capture, and some in the live file only.
+    pub(super) fn new(seed: u64) -> Self {
+        let machine = Host::simulated(seed);
+        let database = open(&machine.host);
+        fill(&database, 1);
+        database.checkpoint().unwrap();
+        put_one(&database, 2);
+        let (pin, whole) = handed_over(&machine, &database);
+        put_one(&database, 3);
+        database.checkpoint().unwrap();
+        put_one(&database, 4);
+        assert_eq!(read_all(&pin.view).unwrap(), whole);
+        let machine = machine.process_crash();
+        Self {
+            machine,
+            pin,
+            whole,
+        }
+    }
+
+    pub(super) fn shadow(&self) -> PathBuf {
+        PathBuf::from("/db/shadow")
+    }
+
+    pub(super) fn index(&self) -> PathBuf {
+        self.shadow().join(format!("{}.pin", self.pin.id))
+    }
+
+    pub(super) fn file(&self, path: impl AsRef<Path>) -> Arc<dyn File> {
+        let disk = &self.machine.disk;
+        disk.open(path.as_ref(), OpenMode::ReadWrite).unwrap()
+    }
+
+    /// Opens, overwrites everything, and fails if the view gives anything but its bytes.
+    pub(super) fn assert_adopted(&self) -> Database {
+        let database = open(&self.machine.host);
+        assert_eq!(database.stats().pins, 1);
+        self.assert_stays(&database);
+        database
+    }
+
+    pub(super) fn assert_stays(&self, database: &Database) {
+        for round in 5..8 {
+            fill(database, round);
+            database.checkpoint().unwrap();
+            assert_eq!(read_all(&self.pin.view).unwrap(), self.whole);
+        }
+        assert_eq!(self.pin.view.counts().failed_checks, 0);
+    }
+
+    /// Opens, and fails unless every read of the view fails from then on.
+    pub(super) fn assert_fenced(&self) -> Database {
+        let database = open(&self.machine.host);
+        assert_eq!(database.stats().pins, 0);
+        for round in 5..8 {
+            let read = read_all(&self.pin.view);
+            assert!(matches!(read, Err(ReadError::PinEnded { .. })), "{read:?}");
+            fill(&database, round);
+            database.checkpoint().unwrap();
+        }
+        database
+    }
+}
+
+pub(super) fn put_one(database: &Database, round: u8) {
+    let mut write = database.begin_write().unwrap();
+    write.put("t", &[0, 0, 0, round], &[round; 100]).unwrap();
+    write.commit().unwrap();
+}
+
+/// D5, S7: the readers of a dead engine's pin go on under the next one, whatever that writes.
+#[test]
+fn held_pin_is_adopted_and_gone_on_with() {
+    let restarted = Restarted::new(10);
+    assert_eq!(read_all(&restarted.pin.view).unwrap(), restarted.whole);
+    let database = restarted.assert_adopted();
+    assert!(database.stats().shadow_slots > 0);
+    let (machine, whole) = (restarted.machine.process_crash(), restarted.whole);
+    drop(database);
+    let again = Restarted {
+        machine,
+        whole,
+        pin: restarted.pin,
+    };
+    let database = again.assert_adopted();
+    drop(again.pin);
+    database.tend();
+    let stats = database.stats();
+    assert_eq!(
+        (stats.pins, stats.shadow_slots, stats.shadow_bytes),
+        (0, 0, 0)
+    );
+}
+
+/// P9: an adopted pin waits for its holder for a while, and is given back once, for its token.
+#[test]
+fn adopted_pin_is_given_back_once_and_only_for_its_token() {
+    let Restarted { machine, pin, .. } = Restarted::new(11);
+    let database = open(&machine.host);
+    let other = DatabaseId([9; 16]);
+    let refusals = [
+        database.reclaim(pin.database, pin.id, &[0; 32]),
+        database.reclaim(pin.database, PinId([0; 16]), &pin.token),
+        database.reclaim(other, pin.id, &pin.token),
+    ];
+    assert!(refusals.iter().all(Result::is_err), "{refusals:?}");
+    database.reclaim(pin.database, pin.id, &pin.token).unwrap();
+    database
+        .reclaim(pin.database, pin.id, &pin.token)
+        .unwrap_err();
+    machine.clock.advance(Duration::from_secs(3600));
+    database.tend();
+    read_all(&pin.view).unwrap();
+}
+
+/// P9: a holder that never comes back must not hold up the disk for ever.
+#[test]
+fn adopted_pin_that_nobody_reclaims_ends() {
+    let Restarted { machine, pin, .. } = Restarted::new(12);
+    let database = open(&machine.host);
+    machine.clock.advance(Duration::from_secs(60));
+    database.tend();
+    read_all(&pin.view).unwrap();
+    machine.clock.advance(Duration::from_millis(1));
+    database.tend();
+    read_all(&pin.view).unwrap_err();
+    assert_eq!(database.stats().pins, 0);
+}
+
+/// D5: where nobody holds an index any more, nothing is gone on with.
+#[test]
+fn pin_whose_holder_died_with_the_engine_is_ended() {
+    let Restarted { machine, pin, .. } = Restarted::new(13);
+    drop(pin);
+    let database = open(&machine.host);
+    assert_eq!(database.stats().pins, 0);
+    let names = machine.disk.list(Path::new("/db/shadow")).unwrap();
+    assert_eq!(names, ["slots"]);
+}
+
+/// What was done by hand to the files, and the pin is then fenced: never wrong bytes.
+#[test]
+fn pin_whose_files_were_changed_is_left_alone_and_fenced() {
+    type Change = fn(&Restarted);
+    let changes: [(&str, Change); 9] = [
+        ("index removed", |it| {
+            it.machine.disk.remove(&it.index()).unwrap()
+        }),
+        ("slots removed", |it| {
+            it.machine.disk.remove(&it.shadow().join("slots")).unwrap();
+        }),
+        ("slots replaced", |it| {
+            replace(it, &it.shadow().join("slots"))
+        }),
+        ("index replaced", |it| replace(it, &it.index())),
+        ("index renamed", |it| {
+            let other = it.shadow().join(format!("{}.pin", PinId([7; 16])));
+            it.machine.disk.rename(&it.index(), &other).unwrap();
+        }),
+        ("header flipped", |it| flip(&*it.file(it.index()), 100)),
+        ("entry flipped", |it| flip(&*it.file(it.index()), 4096)),
+        ("index cut short", |it| {
+            let index = it.file(it.index());
+            index.set_len(index.len().unwrap() - 1).unwrap();
+        }),
+        ("slots cut", |it| {
+            let slots = it.file(it.shadow().join("slots"));
+            slots.set_len(slots.len().unwrap() - 1).unwrap();
+        }),
+    ];
+    for (seed, (what, change)) in (20..).zip(changes) {
+        println!("{what}");
+        let restarted = Restarted::new(seed);
+        change(&restarted);
+        let database = restarted.assert_fenced();
+        drop(restarted.pin);
+        database.tend();
+        let names = restarted.machine.disk.list(Path::new("/db/shadow"));
+        assert_eq!(names.unwrap(), ["slots"], "{what}");
+    }
+}
+
+/// Puts a copy of a file in its place.
+fn replace(restarted: &Restarted, path: &Path) {
+    let disk = &restarted.machine.disk;
+    let old = restarted.file(path);
+    let mut bytes = vec![0; usize::try_from(old.len().unwrap()).unwrap()];
+    read_exact_at(&*old, &mut bytes, 0).unwrap();
+    let copy = path.with_extension("copy");
+    let new = disk.open(&copy, OpenMode::CreateNew).unwrap();
+    write_all_at(&*new, &bytes, 0).unwrap();
+    disk.rename(&copy, path).unwrap();
+}
+
+pub(super) fn flip(file: &dyn File, offset: u64) {
+    let mut byte = [0];
+    read_exact_at(file, &mut byte, offset).unwrap();
+    write_all_at(file, &[byte[0] ^ 1], offset).unwrap();
 }

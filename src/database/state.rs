@@ -11,11 +11,11 @@ use sha2::{Digest, Sha256};
 use crate::database::SHADOW_DIR;
 use crate::database::error::DatabaseError;
 use crate::database::sink::ShadowSink;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, OpenFacts, PreImageSink};
 use crate::id::{DatabaseId, PinId};
 use crate::os::{FileIdentity, Host};
 use crate::pin::{Name, WirePath};
-use crate::shadow::{HeldPin, Shadow, Tenure};
+use crate::shadow::{HeldPin, Shadow, Takeover, Tenure};
 
 /// What is known of a pin beside its state, for `status`.
 #[derive(Clone, Debug)]
@@ -72,12 +72,14 @@ impl State {
         options: &EngineOptions,
     ) -> Result<Arc<Self>, DatabaseError> {
         let mut opened: Option<(Arc<Shadow>, FileIdentity)> = None;
-        let mut prepare = |facts: &crate::engine::OpenFacts| {
-            // D5: pins of earlier incarnations end here.
-            let dir = dir.join(SHADOW_DIR);
-            let shadow = Arc::new(Shadow::open(host.disk.clone(), &dir, facts.page_size)?);
+        let mut prepare = |facts: &OpenFacts| {
+            // D5: pins of earlier incarnations are taken over, ended, or left to be fenced.
+            let takeover = takeover(facts, host.clock.monotonic());
+            let shadow = Shadow::open(host.disk.clone(), &dir.join(SHADOW_DIR), &takeover)?;
+            let shadow = Arc::new(shadow);
             opened = Some((shadow.clone(), facts.live));
-            let sink: Arc<dyn crate::engine::PreImageSink> = Arc::new(ShadowSink(shadow));
+            let clock = host.clock.clone();
+            let sink: Arc<dyn PreImageSink> = Arc::new(ShadowSink { shadow, clock });
             Ok(sink)
         };
         let engine = Engine::open(host, dir, options, Some(&mut prepare))?;
@@ -89,6 +91,23 @@ impl State {
             opened: host.clock.monotonic(),
             notes: Mutex::default(),
         }))
+    }
+}
+
+/// What the shadow must know of an engine that starts.
+fn takeover(facts: &OpenFacts, now: Duration) -> Takeover {
+    Takeover {
+        database: facts.identity.database,
+        history: facts.identity.history,
+        live: facts.live,
+        live_sequence: facts.live_sequence,
+        page_size: facts.page_size,
+        carried: facts.carried,
+        next: facts.next,
+        timestamp: facts.point.timestamp,
+        lsn: facts.point.lsn,
+        page_count: facts.point.page_count,
+        now,
     }
 }
 

@@ -175,7 +175,7 @@ impl Shared {
     }
 
     /// Syncs the live file; a failure poisons, since nobody knows what the file holds then (E8).
-    fn sync_live(&self) -> Result<()> {
+    pub(crate) fn sync_live(&self) -> Result<()> {
         self.sync_live_alone(&self.live_sync.lock())
     }
 

@@ -196,6 +196,20 @@ impl Header {
     }
 }
 
+/// The valid copies of the header in `file`, at the two places where `page_size` puts them.
+///
+/// Errors: `Io`.
+pub(crate) fn read_copies(file: &dyn File, page_size: PageSize) -> Result<Vec<Header>> {
+    let mut copies = Vec::with_capacity(2);
+    for offset in [0, u64::from(page_size.get())] {
+        let mut bytes = [0; HEADER_BYTES];
+        let found = os::read_up_to(file, &mut bytes, offset)
+            .map_err(EngineError::io("read the header of", FileRole::PageFile))?;
+        copies.extend(Header::decode(bytes.get(..found).unwrap_or_default()));
+    }
+    Ok(copies)
+}
+
 /// The format version in a header with the right magic, whatever else is wrong with it.
 #[must_use]
 pub fn decode_version(bytes: &[u8]) -> Option<u32> {

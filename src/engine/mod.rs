@@ -28,6 +28,8 @@
 //!   punched and never shortened.
 //! * E10 Both header copies carry the new epoch, synced, before an incarnation writes anything else
 //!   to the live file.
+//! * E11 Before the sink prepares itself for the new epoch, all valid header copies carry one and the
+//!   same: where a crash left two, the newer one's is written to both.
 //!
 //! Locking: writer slot, checkpoint, append, registry, points, in this order; the gate is passed with
 //! the checkpoint lock held. Readers take the registry's lock twice and shard locks of the page
@@ -55,6 +57,7 @@ mod readers;
 mod recovery;
 mod shared;
 mod snapshot;
+pub mod takeover;
 #[cfg(test)]
 mod tests;
 mod transaction;

@@ -2,24 +2,28 @@
 //!
 //! ```text
 //! lock the directory -> read the header -> replay the log into the page table -> sync that log
-//!   -> a new segment, synced -> the sink prepares itself (stale pins end)
+//!   -> a new segment, synced -> both header copies carry one epoch (E11)
+//!   -> the sink prepares itself (held pins accept the new epoch, others end or will be fenced)
 //!   -> both header copies carry the new epoch, synced (E10) -> writeback may begin
 //! ```
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::engine::Engine;
 use crate::engine::checkpoint::Checkpointer;
+use crate::engine::commit_point::CommitPoint;
 use crate::engine::create::{LOCK_FILE, PAGE_FILE, create_page_file, refuse_foreign_content};
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{self, Header, HeaderState};
 use crate::engine::recovery::{self, Recovered};
 use crate::engine::shared::{Identity, Shared, Sizes};
+use crate::engine::takeover::{TakeoverSteps, take_over};
 use crate::engine::wal::{LOG_DIR, Log, LogIdentity};
 use crate::engine::writeback::PreImageSink;
 use crate::id::Epoch;
@@ -76,6 +80,14 @@ pub struct OpenFacts {
     pub page_size: PageSize,
     /// The live file.
     pub live: FileIdentity,
+    /// Sequence of its header.
+    pub live_sequence: u64,
+    /// The epochs in the valid copies of its header: one and the same where an engine starts (E11).
+    pub carried: [Epoch; 2],
+    /// The epoch that they are about to carry; `None` where no engine starts.
+    pub next: Option<Epoch>,
+    /// The newest commit.
+    pub point: CommitPoint,
 }
 
 /// Makes the sink of an engine that is being opened.
@@ -104,7 +116,7 @@ impl Engine {
         refuse_remote(&*dir_lock, dir)?;
         let data_path = dir.join(PAGE_FILE);
         let data = open_page_file(host, dir, &data_path, options)?;
-        let mut header = header::read(&*data, &data_path)?;
+        let header = header::read(&*data, &data_path)?;
         let recovered = recovery::recover(host, dir, &header)?;
         refuse_short(&*data, &data_path, &header)?;
         recovered.sync(host, dir)?;
@@ -117,22 +129,6 @@ impl Engine {
             epoch,
         };
         let log = start_log(host, dir, &header, identity, &recovered)?;
-        let facts = OpenFacts {
-            identity,
-            page_size: header.page_size,
-            live: data
-                .identity()
-                .map_err(EngineError::io("look at", FileRole::PageFile))?,
-        };
-        let sink = match prepare_sink {
-            Some(prepare) => Some(prepare(&facts).map_err(|source| EngineError::Sink { source })?),
-            None => None,
-        };
-        if header.state == HeaderState::Clean {
-            header.log_start = recovered.log_end;
-        }
-        header.epoch = epoch;
-        header.state = HeaderState::LogNeeded;
         let reading = Shared::reading(
             host,
             dir,
@@ -141,17 +137,21 @@ impl Engine {
             recovered.point,
             options.cache_bytes,
         );
-        let shared = Shared {
+        let mut shared = Shared {
             dir_lock: Some(dir_lock),
+            identity,
             sizes: Sizes {
                 checkpoint_bytes: options.checkpoint_bytes,
                 log_bytes_max: options.log_bytes_max,
             },
             log: Some(log),
-            sink,
             ..reading
         };
-        shared.write_epoch()?;
+        take_over(&mut Takeover {
+            shared: &mut shared,
+            prepare_sink,
+            recovered: &recovered,
+        })?;
         recovered.publish(&shared.table, &shared.registry);
         let shared = Arc::new(shared);
         let checkpointer = Checkpointer::start(shared.clone())?;
@@ -225,14 +225,68 @@ impl Engine {
     }
 }
 
-impl Shared {
-    /// E10: both copies of the header carry the new epoch before anything is written back.
-    fn write_epoch(&self) -> Result<()> {
-        let next = self.header.lock().clone();
-        self.write_header_copy(next)?;
-        let next = self.header.lock().clone();
-        self.write_header_copy(next)
+/// The engine's steps of a takeover.
+struct Takeover<'a, 'b> {
+    shared: &'a mut Shared,
+    prepare_sink: Option<PrepareSink<'b>>,
+    recovered: &'a Recovered,
+}
+
+impl TakeoverSteps for Takeover<'_, '_> {
+    type Error = EngineError;
+
+    fn unite_copies(&mut self) -> Result<()> {
+        // The newer copy may be in the page cache only, and the older one is about to be overwritten.
+        self.shared.sync_live()?;
+        let newest = self.shared.header.lock().clone();
+        let copies = header::read_copies(&*self.shared.data, newest.page_size)?;
+        let whose = |header: &Header| (header.database, header.history, header.epoch);
+        if copies.iter().all(|copy| whose(copy) == whose(&newest)) {
+            return Ok(());
+        }
+        self.shared.write_header_copy(newest)
     }
+
+    fn prepare_sink(&mut self) -> Result<()> {
+        let Some(prepare) = self.prepare_sink.take() else {
+            return Ok(());
+        };
+        let header = self.shared.header.lock().clone();
+        let identity = self.shared.identity;
+        let facts = OpenFacts {
+            identity,
+            page_size: header.page_size,
+            live: identity_of(&*self.shared.data)?,
+            live_sequence: header.sequence,
+            carried: [header.epoch; 2],
+            next: Some(identity.epoch),
+            point: self.recovered.point,
+        };
+        let sink = prepare(&facts).map_err(|source| EngineError::Sink { source })?;
+        self.shared.sink = Some(sink);
+        Ok(())
+    }
+
+    fn fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn write_epoch(&mut self) -> Result<()> {
+        let mut next = self.shared.header.lock().clone();
+        if next.state == HeaderState::Clean {
+            next.log_start = self.recovered.log_end;
+        }
+        next.epoch = self.shared.identity.epoch;
+        next.state = HeaderState::LogNeeded;
+        self.shared.write_header_copy(next)?;
+        let next = self.shared.header.lock().clone();
+        self.shared.write_header_copy(next)
+    }
+}
+
+fn identity_of(data: &dyn File) -> Result<FileIdentity> {
+    data.identity()
+        .map_err(EngineError::io("look at", FileRole::PageFile))
 }
 
 fn make_dir(host: &Host, dir: &Path) -> Result<()> {

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::id::Epoch;
 use crate::os::{self, File, FileIdentity, LockKind};
 use crate::page::PageNo;
 use crate::shadow::ShadowError;
+use crate::shadow::adopt::Candidate;
 use crate::shadow::index::{ENTRY_BYTES, Entry, INDEX_HEADER_BYTES, IndexHeader, entry_offset};
 
 /// Why a pin ended.
@@ -124,6 +126,35 @@ impl HeldPin {
             captured: AtomicU64::new(0),
             written: AtomicU64::new(0),
         }
+    }
+
+    /// A pin of an earlier incarnation, with what its index says.
+    pub(super) fn adopted(candidate: Candidate, now: Duration) -> Self {
+        let Candidate {
+            file,
+            path,
+            header,
+            entries,
+        } = candidate;
+        let state = State {
+            entries,
+            granted: header.granted,
+            page_count: header.page_count,
+            tenure: Tenure::Unclaimed { since: now },
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            ..Self::new(file, path, header)
+        }
+    }
+
+    /// Lets the index accept these epochs.
+    ///
+    /// Errors: `Io`; nobody knows then which it accepts.
+    pub(super) fn accept(&self, epochs: [Epoch; 2]) -> Result<(), ShadowError> {
+        self.header.lock().accepted_epochs = epochs;
+        self.write_header()
     }
 
     /// The facts.
@@ -323,7 +354,8 @@ impl HeldPin {
         Ok(freed)
     }
 
-    /// What the pin holds: only for the injected fault that gives it back too early.
+    /// What the pin holds: for those who rebuild who owns which slot, and for the injected fault that
+    /// gives it back too early.
     pub(super) fn entries(&self) -> Vec<Entry> {
         self.state.lock().entries.values().copied().collect()
     }

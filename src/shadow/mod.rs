@@ -20,6 +20,8 @@
 //!   pins.
 //! * S6 A pin that cannot be kept (no space, a failing disk) is ended visibly; if even that fails,
 //!   nothing is overwritten.
+//! * S7 A slot that a held pin of an earlier incarnation may use is filled anew only after that pin was
+//!   adopted and ended, or after the live header carries an epoch that the pin does not accept.
 //!
 //! Locking: the list of pins, then one pin's state, then the slot store. Nothing here waits for a
 //! client, and no lock of it is taken by a commit, except the list's for one push when a pin
@@ -27,13 +29,13 @@
 //!
 //! Not here: the merged read (`view`), when to spill (`database`), the socket (`pin`).
 
+mod adopt;
 pub mod capture;
 mod held;
 pub mod index;
 mod slots;
 mod tend;
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -45,9 +47,11 @@ use crate::fault::{self, Fault};
 use crate::os::{self, Disk, File, FileIdentity, LockKind, OpenMode};
 use crate::page::{PageNo, PageSize};
 
+pub use adopt::Takeover;
+use adopt::{Candidate, Survey};
 pub use held::{EndReason, HeldPin, PinCounts, Tenure};
 use index::{Entry, IndexHeader};
-use slots::SlotStore;
+use slots::{FreeSlots, SlotStore};
 pub use tend::CLAIM_PATIENCE;
 
 /// What can go wrong with the shadow.
@@ -95,31 +99,50 @@ pub struct Shadow {
 }
 
 impl Shadow {
-    /// Opens the shadow in `dir` (made if missing) for a new incarnation: pins of earlier ones are
-    /// ended visibly, and the slots start empty.
+    /// Opens the shadow in `dir` (made if missing) for a new incarnation: pins that are still held and
+    /// qualify are gone on with, those that nobody holds are ended visibly, and any other is left as it
+    /// is, for the epoch to fence (D5).
     ///
-    /// Errors: `Io`; then nothing may be written back, because a held pin might still read.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, page_size: PageSize) -> Result<Self, ShadowError> {
+    /// Errors: `Io`; then the live header must not carry the new epoch, because some index may accept it.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, takeover: &Takeover) -> Result<Self, ShadowError> {
         match disk.create_dir(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(ShadowError::io("make", "shadow/")(error));
             }
             _ => {}
         }
-        for name in disk.list(dir).map_err(ShadowError::io("list", "shadow/"))? {
-            end_stale(&*disk, dir, &name)?;
+        let Survey {
+            candidates,
+            strangers,
+            slots: found,
+        } = adopt::survey(&*disk, dir, takeover).map_err(ShadowError::io("list", "shadow/"))?;
+        let mut pins = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            pins.extend(take_over(&*disk, candidate, takeover)?);
         }
-        let path = dir.join("slots");
-        let file = disk
-            .open(&path, OpenMode::CreateNew)
-            .map_err(ShadowError::io("create", "shadow/slots"))?;
+        // S7: where no epoch fences them, what strangers hold stays where it is.
+        let is_kept = takeover.next.is_none() && !strangers.is_empty();
+        let slots = match found {
+            Some(found) if is_kept || !pins.is_empty() => {
+                let tail = if is_kept {
+                    FreeSlots::None
+                } else {
+                    FreeSlots::Unclaimed
+                };
+                SlotStore::restored(found, takeover.page_size, &pins, tail)
+            }
+            _ => SlotStore::new(make_slots(&*disk, dir)?, takeover.page_size),
+        };
+        if !pins.is_empty() {
+            tracing::info!(pins = pins.len(), "took over pins that are still held");
+        }
         Ok(Self {
             disk,
             dir: dir.to_owned(),
-            page_size,
-            slots: SlotStore::new(file, page_size),
-            pins: Mutex::default(),
-            tending: tend::Tending::default(),
+            page_size: takeover.page_size,
+            slots,
+            pins: Mutex::new(pins),
+            tending: tend::Tending::new(strangers),
             late: Mutex::default(),
         })
     }
@@ -341,20 +364,41 @@ impl capture::CaptureSteps for Batch<'_> {
     }
 }
 
-/// Ends what an earlier incarnation left in `shadow/`: S3, then the name.
-fn end_stale(disk: &dyn Disk, dir: &Path, name: &OsStr) -> Result<(), ShadowError> {
-    let path = dir.join(name);
-    if path.extension() == Some(OsStr::new("pin")) {
-        let file = disk
-            .open(&path, OpenMode::ReadWrite)
-            .map_err(ShadowError::io("open", "a stale pin's index"))?;
-        file.set_len(0)
-            .map_err(ShadowError::io("cut", "a stale pin's index"))?;
-    } else if name != "slots" {
-        return Ok(());
+/// Lets an index accept the epoch that is to come, and makes it a pin of ours. Where that fails nobody
+/// knows what the index accepts, so the pin ends visibly; `None` then.
+///
+/// Errors: `Io` if even that fails: then the epoch must not come.
+fn take_over(
+    disk: &dyn Disk,
+    candidate: Candidate,
+    takeover: &Takeover,
+) -> Result<Option<Arc<HeldPin>>, ShadowError> {
+    let pin = Arc::new(HeldPin::adopted(candidate, takeover.now));
+    let Some(next) = takeover.next else {
+        return Ok(Some(pin));
+    };
+    let [carried, _] = takeover.carried;
+    let Err(error) = pin.accept([carried, next]) else {
+        return Ok(Some(pin));
+    };
+    tracing::error!(%error, pin = %pin.header().pin, "cannot take a pin over");
+    pin.cut(EndReason::Broken)?;
+    // The name is a convenience: the cut index is what counts.
+    let _ = disk.remove(pin.path());
+    Ok(None)
+}
+
+/// A new, empty slot file. Whoever still reads the old one keeps it.
+fn make_slots(disk: &dyn Disk, dir: &Path) -> Result<Arc<dyn File>, ShadowError> {
+    let path = dir.join("slots");
+    match disk.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(ShadowError::io("remove", "shadow/slots")(error));
+        }
+        _ => {}
     }
-    disk.remove(&path)
-        .map_err(ShadowError::io("remove", "a stale file of the shadow"))
+    disk.open(&path, OpenMode::CreateNew)
+        .map_err(ShadowError::io("create", "shadow/slots"))
 }
 
 /// Takes the lock that shows that a pin is held; it lasts as long as the descriptor of `index`.

@@ -1,6 +1,7 @@
 //! The slot file: images by number, shared between pins (S5).
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -9,9 +10,14 @@ use parking_lot::Mutex;
 use crate::lsn::Lsn;
 use crate::os::{self, File};
 use crate::page::{self, PageNo, PageSize};
-use crate::shadow::ShadowError;
+use crate::shadow::adopt::{FoundSlots, ImageFacts};
 use crate::shadow::capture::fill_slot;
 use crate::shadow::index::{Entry, SLOT_COUNT_MAX};
+use crate::shadow::{HeldPin, ShadowError};
+
+/// The most free slots that are looked for between those that are found held: a file of holes must not
+/// cost memory. What is not found is free again when no pin is left.
+const FREE_FOUND_MAX: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Slot {
@@ -26,6 +32,31 @@ struct State {
     by_key: HashMap<(PageNo, Lsn), Entry>,
     free: Vec<u32>,
     next: u32,
+}
+
+impl State {
+    /// One more holder of a slot that was found with `image` in it.
+    fn hold(&mut self, number: u32, entry: Entry, image: &ImageFacts) {
+        if let Some(slot) = self.slots.get_mut(&number) {
+            slot.holders += 1;
+            return;
+        }
+        let key = (image.page, image.lsn);
+        let key = (!self.by_key.contains_key(&key)).then_some(key);
+        if let Some(key) = key {
+            self.by_key.insert(key, entry);
+        }
+        self.slots.insert(number, Slot { key, holders: 1 });
+    }
+}
+
+/// Which slots of a slot file that is gone on with may be filled anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FreeSlots {
+    /// Those that no pin of ours holds.
+    Unclaimed,
+    /// None that the file has.
+    None,
 }
 
 /// See the head of the file.
@@ -43,6 +74,51 @@ impl SlotStore {
             page_size,
             state: Mutex::default(),
         }
+    }
+
+    /// The slots of an earlier incarnation: those that `pins` hold stay theirs.
+    pub(super) fn restored(
+        found: FoundSlots,
+        page_size: PageSize,
+        pins: &[Arc<HeldPin>],
+        free: FreeSlots,
+    ) -> Self {
+        let mut state = State::default();
+        for entry in pins.iter().flat_map(|pin| pin.entries()) {
+            if let Entry::Slot { slot: number, .. } = entry
+                && let Some(image) = found.images.get(&number)
+            {
+                state.hold(number, entry, image);
+            }
+        }
+        let claimed_end = state.slots.keys().max().map_or(0, |last| last + 1);
+        match free {
+            FreeSlots::Unclaimed => {
+                state.next = claimed_end;
+                let is_free = |number: &u32| !state.slots.contains_key(number);
+                let free = (0..claimed_end).filter(is_free).take(FREE_FOUND_MAX);
+                state.free = free.collect();
+                state.free.reverse();
+            }
+            FreeSlots::None => {
+                state.next = u32::try_from(found.count).unwrap_or(SLOT_COUNT_MAX);
+            }
+        }
+        Self {
+            file: found.file,
+            page_size,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Gives back what the file has behind the last slot. Not before the epoch fences strangers (S7).
+    pub(super) fn cut_tail(&self) -> io::Result<()> {
+        let state = self.state.lock();
+        let used = u64::from(state.next) * u64::from(self.page_size.get());
+        if self.file.len()? > used {
+            self.file.set_len(used)?;
+        }
+        Ok(())
     }
 
     pub(super) fn file(&self) -> &Arc<dyn File> {

@@ -35,9 +35,14 @@ pub fn read_merged<S: MergeSource>(
     match read_once(source, first, out) {
         // N4: a page that was read while it was being overwritten has its entry the second time.
         // An entry that is no slot was seen while it was being written.
-        Err(ReadError::Page { .. } | ReadError::Entry { .. }) => read_once(source, first, out),
-        other => other,
+        Err(ReadError::Page { .. } | ReadError::Entry { .. }) => {}
+        other => return other,
     }
+    read_once(source, first, out).or_else(|error| match error {
+        // Bytes of after the end are no damage: say what it is.
+        ReadError::Page { .. } | ReadError::Entry { .. } => source.last_look().and(Err(error)),
+        error => Err(error),
+    })
 }
 
 fn read_once<S: MergeSource>(source: &S, first: PageNo, out: &mut [u8]) -> Result<u64, ReadError> {
@@ -102,6 +107,7 @@ mod tests {
     struct Flaky {
         failures: Cell<u32>,
         error: fn() -> ReadError,
+        has_ended: bool,
     }
 
     impl MergeSource for Flaky {
@@ -135,13 +141,23 @@ mod tests {
         }
 
         fn last_look(&self) -> Result<(), ReadError> {
-            Ok(())
+            if self.has_ended { Err(ended()) } else { Ok(()) }
+        }
+    }
+
+    fn ended() -> ReadError {
+        ReadError::PinEnded {
+            reason: crate::view::tree::EndSeen::IndexCut,
         }
     }
 
     fn read(failures: u32, error: fn() -> ReadError) -> Result<(), ReadError> {
-        let failures = Cell::new(failures);
-        read_merged(&Flaky { failures, error }, PageNo(0), &mut [0; 4]).map(drop)
+        let flaky = Flaky {
+            failures: Cell::new(failures),
+            error,
+            has_ended: false,
+        };
+        read_merged(&flaky, PageNo(0), &mut [0; 4]).map(drop)
     }
 
     /// N4: what can be an entry or a page in the middle of its write is looked at twice, not more.
@@ -166,9 +182,21 @@ mod tests {
 
     #[test]
     fn end_of_a_pin_is_not_looked_at_twice() {
-        let ended = || ReadError::PinEnded {
-            reason: crate::view::tree::EndSeen::IndexCut,
-        };
         read(1, ended).unwrap_err();
+    }
+
+    /// Whoever lost a pin must not be told that the database is damaged.
+    #[test]
+    fn damage_that_is_seen_after_the_end_is_told_as_the_end() {
+        let flaky = Flaky {
+            failures: Cell::new(2),
+            error: || ReadError::Entry {
+                page: PageNo(0),
+                entry: 7,
+            },
+            has_ended: true,
+        };
+        let read = read_merged(&flaky, PageNo(0), &mut [0; 4]);
+        assert!(matches!(read, Err(ReadError::PinEnded { .. })), "{read:?}");
     }
 }

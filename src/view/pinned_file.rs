@@ -39,6 +39,8 @@ pub struct LiveIdentity {
     pub history: crate::id::HistoryId,
     /// Incarnation.
     pub epoch: crate::id::Epoch,
+    /// Order of the header's copies: it only grows.
+    pub sequence: u64,
 }
 
 /// What reading cost so far.
@@ -136,12 +138,19 @@ impl PinnedFile {
         self.last_look()
     }
 
+    /// Whether the live file's header is from before the pin.
+    fn is_older(&self, identities: &[LiveIdentity]) -> bool {
+        let newest = identities.iter().map(|live| live.sequence).max();
+        newest.is_none_or(|sequence| sequence < self.header.live_sequence)
+    }
+
     /// Whose the live file is, by every valid copy of its header; at least one.
     ///
     /// A copy can be torn while it is written, or by a crash; the other is not then. Both can look
     /// torn only if two writes met two reads, so it is tried again.
     fn live_identities(&self) -> Result<Vec<LiveIdentity>, ReadError> {
         let mut bytes = vec![0; self.live_header.bytes()];
+        let mut seen = Vec::new();
         for _ in 0..LOOKS {
             let mut identities = Vec::with_capacity(2);
             for copy in 0..2 {
@@ -154,12 +163,19 @@ impl PinnedFile {
                 identities.extend(self.live_header.decode(&bytes[..found]));
             }
             if !identities.is_empty() {
-                return Ok(identities);
+                seen = identities;
+            }
+            // A copy that is being written hides its successor for a moment.
+            if !self.is_older(&seen) {
+                break;
             }
         }
-        Err(ReadError::PinEnded {
-            reason: EndSeen::HeaderLost,
-        })
+        if seen.is_empty() {
+            return Err(ReadError::PinEnded {
+                reason: EndSeen::HeaderLost,
+            });
+        }
+        Ok(seen)
     }
 }
 
@@ -247,6 +263,7 @@ impl MergeSource for PinnedFile {
                 reason: EndSeen::IndexCut,
             });
         }
+        let is_older = self.is_older(&identities);
         for live in identities {
             if (live.database, live.history) != (header.database, header.history) {
                 return Err(ReadError::PinEnded {
@@ -258,6 +275,11 @@ impl MergeSource for PinnedFile {
                     reason: EndSeen::Fenced,
                 });
             }
+        }
+        if is_older {
+            return Err(ReadError::PinEnded {
+                reason: EndSeen::OlderFile,
+            });
         }
         Ok(())
     }

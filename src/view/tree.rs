@@ -79,6 +79,8 @@ pub enum EndSeen {
     Fenced,
     /// The live header is of another database or history.
     OtherDatabase,
+    /// The live header is older than the pin: an old copy was put over the live file.
+    OlderFile,
     /// No valid copy of the live header is left.
     HeaderLost,
     /// The holder itself gave the pin up.
@@ -91,6 +93,7 @@ impl fmt::Display for EndSeen {
             Self::IndexCut => "its index was cut",
             Self::Fenced => "another engine incarnation took over the live file",
             Self::OtherDatabase => "the live file is of another database or history",
+            Self::OlderFile => "the live file is older than the pin",
             Self::HeaderLost => "the live file has no valid header",
             Self::Released => "released by its holder",
         })
