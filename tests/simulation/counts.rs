@@ -42,6 +42,7 @@ counters!(
     failed_openings,
     faults,
     pins,
+    pins_reclaimed,
     reads_amid_engine,
     reads_refused,
     pages_compared,

@@ -1,6 +1,7 @@
 //! The engine's process and its machine: opening, recovery, clean stops and crashes.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use stillfs::database::{Create, Database, EngineOptions};
 use stillfs::os::Disk;
@@ -10,7 +11,6 @@ use crate::content::engine_options;
 use crate::counts::one;
 use crate::draw::Draw;
 use crate::pins::Holder;
-use crate::view::Standing;
 use crate::world::{DIR, Trouble, World, note};
 
 impl World {
@@ -39,10 +39,12 @@ impl World {
             } else {
                 Faults::kill_before_change(number)
             });
+            self.trouble.stops = true;
             self.open();
             self.machine.disk.set_faults(Faults::none());
             self.notice_stop(draw);
             self.trouble.faults = false;
+            self.trouble.stops = false;
             if self.database.is_some() {
                 self.kill();
             }
@@ -67,15 +69,13 @@ impl World {
                 note!(self, "not opened: {error}");
                 one(&self.counts.failed_openings);
                 self.excuse("an opening", &error);
-                for pinned in &self.pinned {
-                    pinned.view.lower(Standing::Excused("an engine tried to start"));
-                }
+                self.doubt_adoption();
             }
         }
     }
 
     /// Exactly the acknowledged commits are there, at most a whole one in flight, and nothing is
-    /// damaged. Pins of before have ended.
+    /// damaged. Pins that are held are gone on with.
     fn check_recovery(&mut self) {
         one(&self.counts.recoveries);
         let database = self.database.clone().expect("just opened");
@@ -91,20 +91,29 @@ impl World {
         assert_eq!(differs.expect("a read"), None, "recovery to commit {timestamp}");
         let report = database.check().expect("a check");
         assert!(report.is_clean(), "after recovery: {report:?}");
+        self.doubt_adoption();
+        let now = self.machine.host.clock.monotonic();
         for pinned in &self.pinned {
-            if !pinned.view.is_left_alone() || pinned.view.is_cut() {
-                pinned.view.lower(Standing::Ended);
-            }
+            let is_adopted = pinned.view.settle_adoption(self.trouble.shadow, now);
+            note!(self, "view {} is adopted: {is_adopted}", pinned.view.number);
         }
         self.trouble = Trouble {
             shadow: false,
             unsettled: false,
-            space: false,
-            slots: false,
+            space: true,
+            slots: self.trouble.slots && !self.pinned.is_empty(),
             ..self.trouble
         };
-        assert_eq!(database.stats().pins, 0);
-        assert_eq!(database.stats().shadow_slots, 0);
+        self.check_books();
+    }
+
+    /// Calls that failed while an engine started excuse that it took a pin for one that it cannot read.
+    fn doubt_adoption(&self) {
+        if self.trouble.faults && !self.trouble.stops {
+            for pinned in &self.pinned {
+                pinned.view.is_doubtful.store(true, Ordering::Relaxed);
+            }
+        }
     }
 
     /// A clean stop, and the end of the process.

@@ -272,11 +272,45 @@ impl World {
         }
     }
 
+    /// A daemon comes back to an engine that was started again.
+    pub(crate) fn reclaim(&mut self, draw: &Draw) {
+        let Some(database) = &self.database else {
+            return;
+        };
+        for pinned in &self.pinned {
+            let Holder::Daemon(daemon) = &pinned.holder else {
+                continue;
+            };
+            let mut token = daemon.token;
+            let is_right = !draw.one_in(8);
+            token[3] ^= u8::from(!is_right);
+            let is_awaited = pinned.view.unclaimed_since.lock().is_some()
+                && pinned.view.standing() != Standing::Ended;
+            let outcome = database.reclaim(daemon.database, daemon.pin, &token);
+            let number = pinned.view.number;
+            note!(self, "view {number} is reclaimed: {}", outcome.is_ok());
+            assert_eq!(outcome.is_ok(), is_right && is_awaited, "view {number}");
+            if outcome.is_ok() {
+                *pinned.view.unclaimed_since.lock() = None;
+                one(&self.counts.pins_reclaimed);
+            }
+        }
+    }
+
     /// The engine looks after its pins, as its pin server makes it do every second.
     pub(crate) fn tend(&mut self) {
         if let Some(database) = &self.database {
             self.trouble.unsettled |= self.trouble.faults;
             database.tend();
+        }
+        let now = self.machine.host.clock.monotonic();
+        for pinned in &self.pinned {
+            let lasts = pinned.view.is_overdue(now) && !pinned.view.is_cut();
+            assert!(
+                !lasts || self.trouble.faults || pinned.view.is_left_alone(),
+                "view {} outlasts the patience with its holder",
+                pinned.view.number
+            );
         }
     }
 

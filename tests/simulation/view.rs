@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -17,6 +18,9 @@ use crate::content::Content;
 use crate::counts::Counts;
 use crate::draw::Draw;
 use crate::plan::Config;
+
+/// How long an adopted pin waits for its holder.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a reader may expect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,10 @@ pub(crate) struct View {
     pub(crate) may_lack_pages: AtomicBool,
     /// It names a page file that no engine has open any more.
     is_left_alone: AtomicBool,
+    /// Calls failed while an engine started: it may have left the pin to be fenced.
+    pub(crate) is_doubtful: AtomicBool,
+    /// When an engine adopted the pin, until its holder reclaims it.
+    pub(crate) unclaimed_since: Mutex<Option<Duration>>,
     image: Mutex<Option<Arc<Vec<u8>>>>,
 }
 
@@ -91,6 +99,8 @@ impl View {
             end_seen: AtomicBool::new(false),
             may_lack_pages: AtomicBool::new(false),
             is_left_alone: AtomicBool::new(false),
+            is_doubtful: AtomicBool::new(false),
+            unclaimed_since: Mutex::default(),
             image: Mutex::default(),
         }
     }
@@ -116,6 +126,40 @@ impl View {
     /// Whether an engine must have the pin in its books.
     pub(crate) fn is_held(&self) -> bool {
         self.standing() != Standing::Ended && !self.is_left_alone()
+    }
+
+    /// Whether nobody reclaimed the pin for so long that it ends.
+    pub(crate) fn is_overdue(&self, now: Duration) -> bool {
+        let since = *self.unclaimed_since.lock();
+        since.is_some_and(|since| now.saturating_sub(since) > CLAIM_PATIENCE)
+    }
+
+    /// Says whether the engine that has just started adopted the pin, which it must if the pin is
+    /// held, and its files are in their places.
+    pub(crate) fn settle_adoption(&self, is_shadow_gone: bool, now: Duration) -> bool {
+        if self.is_left_alone() {
+            if self.is_cut() {
+                self.lower(Standing::Ended);
+            }
+            return false;
+        }
+        let look = self.file.look();
+        let is_excused = is_shadow_gone || self.is_doubtful.swap(false, Ordering::Relaxed);
+        match look {
+            Ok(()) => {
+                let number = self.number;
+                assert!(!is_shadow_gone, "view {number} is read without its shadow");
+                assert!(self.standing() != Standing::Ended, "view {number} is back");
+                *self.unclaimed_since.lock() = Some(now);
+                true
+            }
+            Err(error) => {
+                let is_excused = is_excused || self.standing() != Standing::Healthy;
+                assert!(is_excused, "view {} was not adopted: {error}", self.number);
+                self.lower(Standing::Ended);
+                false
+            }
+        }
     }
 
     pub(crate) fn is_left_alone(&self) -> bool {

@@ -29,6 +29,8 @@ pub(crate) const DIR: &str = "/db";
 pub(crate) struct Trouble {
     /// Calls to the disk fail in this step.
     pub(crate) faults: bool,
+    /// Those calls fail because everything stops, and for no other reason.
+    pub(crate) stops: bool,
     /// The disk is small.
     pub(crate) full: bool,
     /// The page file is not in its place.
@@ -132,6 +134,7 @@ impl World {
             let (faults, text) = draw_faults(&Draw::new(seed));
             note!(self, "faults: {text}");
             self.set_faults(faults);
+            self.trouble.stops = text.starts_with("the ");
             one(&self.counts.faults);
         }
         let kind = self.possible(step.kind, &draw);
@@ -231,6 +234,7 @@ impl World {
             Kind::ReadAmidEngine => self.read_amid_engine(draw),
             Kind::Release => self.release(draw),
             Kind::DaemonDeath => self.daemon_death(draw),
+            Kind::Reclaim => self.reclaim(draw),
             Kind::Tend => self.tend(),
             Kind::Books => self.check_books(),
             Kind::Clock => self.move_clock(draw),
@@ -254,6 +258,7 @@ impl World {
         self.notice_stop(draw);
         self.sweep_pins();
         self.trouble.faults = false;
+        self.trouble.stops = false;
         self.is_opening = false;
     }
 
@@ -284,6 +289,7 @@ impl World {
     pub(crate) fn sweep_pins(&mut self) {
         let trouble = self.trouble;
         let poisoned = self.database.as_ref().is_some_and(is_poisoned);
+        let now = self.machine.host.clock.monotonic();
         for pinned in &self.pinned {
             let view = &pinned.view;
             let said = match &pinned.holder {
@@ -295,6 +301,7 @@ impl World {
                     || poisoned
                     || trouble.faults
                     || trouble.full
+                    || view.is_overdue(now)
                     || self.is_opening;
                 let number = view.number;
                 assert!(is_allowed, "view {number} ended for no reason: {said:?}");
