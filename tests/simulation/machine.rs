@@ -123,26 +123,10 @@ impl World {
         };
         match database.close() {
             Ok(()) => one(&self.counts.clean_stops),
-            Err(error) => {
-                self.excuse("a clean stop", &error);
-                self.bury_ghosts();
-            }
+            Err(error) => self.excuse("a clean stop", &error),
         }
         drop(database);
         self.kill();
-    }
-
-    /// KNOWN BUG workaround
-    fn bury_ghosts(&mut self) {
-        self.machine.disk.set_faults(Faults::none());
-        let wal = Path::new(DIR).join("wal");
-        for number in 0..200 {
-            let path = wal.join(format!("{number:016x}.wal"));
-            if self.admin.open(&path, stillfs::os::OpenMode::CreateNew).is_ok() {
-                let _ = self.admin.remove(&path);
-            }
-        }
-        let _ = self.admin.sync_dir(&wal);
     }
 
     /// The process of the engine ends here and now.
@@ -247,6 +231,7 @@ impl World {
             self.restart(&draw);
         }
         self.checkpoint();
+        self.sweep_pins();
         for at in 0..self.pinned.len() {
             let view = self.pinned[at].view.clone();
             self.read_all_of(&view);

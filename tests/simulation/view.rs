@@ -137,6 +137,7 @@ impl View {
     /// Says whether the engine that has just started adopted the pin, which it must if the pin is
     /// held, and its files are in their places.
     pub(crate) fn settle_adoption(&self, is_shadow_gone: bool, now: Duration) -> bool {
+        *self.unclaimed_since.lock() = None;
         if self.is_left_alone() {
             if self.is_cut() {
                 self.lower(Standing::Ended);

@@ -60,6 +60,7 @@ impl World {
                 Ok(timestamp) => note!(self, "commit {timestamp}"),
                 Err(error) => {
                     note!(self, "no commit: {error}");
+                    self.trouble.unsettled |= self.trouble.faults;
                     self.excuse("a commit", &error);
                 }
             }
@@ -135,6 +136,7 @@ impl World {
             }
             Err(error) => {
                 note!(self, "no checkpoint: {error}");
+                self.trouble.unsettled |= self.trouble.faults;
                 self.excuse("a checkpoint", &error);
             }
         }
