@@ -177,6 +177,7 @@ pub(crate) fn engine_options(config: &Config) -> EngineOptions {
         // The thread that takes checkpoints by itself is never rung: nothing depends on its timing.
         checkpoint_bytes: u64::MAX,
         log_bytes_max: config.log_bytes_max,
+        free_floor_bytes: Some(config.floor_bytes),
         ..EngineOptions::default()
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use stillfs::database::{Database, Pin};
+use stillfs::database::{Database, OnFull, Pin, PinOptions};
 use stillfs::id::{DatabaseId, PinId};
 use stillfs::os::sim::{Faults, SimDisk};
 use stillfs::os::{Disk, File, Host, OpenMode};
@@ -14,6 +15,7 @@ use stillfs::view::PinnedFile;
 
 use crate::counts::one;
 use crate::draw::Draw;
+use crate::plan::Config;
 use crate::view::{Around, Standing, View};
 use crate::watched::{Watch, WatchedDisk};
 use crate::world::{DIR, World, note};
@@ -57,12 +59,19 @@ impl World {
         }
         let database = self.database.clone()?;
         let (before, _) = self.history.lock().newest();
-        let (pin, read) = match database.pin_and_read() {
+        let options = draw_options(draw, &self.config);
+        let taken = match &options {
+            Some(options) => database.pin_with(options).map(|pin| (pin, None)),
+            None => database.pin_and_read().map(|(pin, read)| (pin, Some(read))),
+        };
+        let (pin, read) = match taken {
             Ok(taken) => taken,
             Err(error) => {
-                note!(self, "no pin: {error}");
+                note!(self, "no pin: {error}; {options:?}");
                 self.trouble.unsettled |= self.trouble.faults;
-                self.excuse("a pin", &error);
+                if options.is_none_or(|options| options.shadow_limit_bytes.is_none()) {
+                    self.excuse("a pin", &error);
+                }
                 return None;
             }
         };
@@ -76,7 +85,7 @@ impl World {
             open()
         });
         let index = index.expect("the index of a pin that was just taken");
-        if draw.one_in(4) {
+        if let Some(read) = read {
             self.compare_with_engine(&pin, &read);
         }
         Some((pin, index))
@@ -348,7 +357,7 @@ impl World {
 fn act_amid(
     database: &Database,
     history: &parking_lot::Mutex<crate::history::History>,
-    config: &crate::plan::Config,
+    config: &Config,
     draw: &Draw,
     counts: &crate::counts::Counts,
 ) -> Result<(), stillfs::engine::error::EngineError> {
@@ -357,6 +366,23 @@ fn act_amid(
         return database.checkpoint().map(drop);
     }
     transact(database, history, config, draw, counts).map(drop)
+}
+
+/// What is asked of a pin; `None` for no more than the default.
+fn draw_options(draw: &Draw, config: &Config) -> Option<PinOptions> {
+    if draw.one_in(3) {
+        return None;
+    }
+    let pages = u64::from(config.page_size.get());
+    Some(PinOptions {
+        max_age: if draw.one_in(3) {
+            Duration::from_secs(draw.between(1, 300))
+        } else {
+            PinOptions::MAX_AGE_DEFAULT
+        },
+        on_full: draw.pick(&[OnFull::Break, OnFull::Break, OnFull::Hold]),
+        shadow_limit_bytes: draw.one_in(4).then(|| draw.between(2, 60) * pages),
+    })
 }
 
 fn index_path(pin: &Pin) -> PathBuf {

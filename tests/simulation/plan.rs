@@ -13,6 +13,8 @@ pub(crate) struct Config {
     pub(crate) log_bytes_max: u64,
     /// Bytes that the disk has when it is small.
     pub(crate) capacity_bytes: u64,
+    /// What pins leave of it.
+    pub(crate) floor_bytes: u64,
     pub(crate) tables: u64,
     pub(crate) keys: u64,
     pub(crate) key_bytes: usize,
@@ -176,6 +178,7 @@ impl Config {
             cache_bytes: draw.pick(&[0, 4, 16, 1000]) * page_bytes,
             log_bytes_max: draw.pick(&[20, 60, 1 << 20]) * page_bytes,
             capacity_bytes: draw.between(60, 300) * page_bytes,
+            floor_bytes: draw.pick(&[0, 5, 30]) * page_bytes,
             tables: draw.between(1, 4),
             keys: draw.pick(&[6, 30, 100]),
             key_bytes: draw.pick(&[2, 20, 300]),

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use stillfs::engine::Engine;
 use stillfs::os::sim::SimDisk;
 use stillfs::os::{self, File, Host};
-use stillfs::shadow::index::{Entry, entry_offset};
+use stillfs::shadow::index::{Entry, OnFull, entry_offset};
 use stillfs::page::PageNo;
 use stillfs::view::tree::{RangeRead, ReadError};
 use stillfs::view::{PinnedFile, ViewFile};
@@ -128,10 +128,20 @@ impl View {
         self.standing() != Standing::Ended && !self.is_left_alone()
     }
 
-    /// Whether nobody reclaimed the pin for so long that it ends.
+    /// Whether it has reached its maximum age, or nobody reclaimed it for so long that it ends.
     pub(crate) fn is_overdue(&self, now: Duration) -> bool {
+        let is_past = |since: Duration, limit| now.saturating_sub(since) > limit;
+        let header = self.file.header();
         let since = *self.unclaimed_since.lock();
-        since.is_some_and(|since| now.saturating_sub(since) > CLAIM_PATIENCE)
+        since.is_some_and(|since| is_past(since, CLAIM_PATIENCE))
+            || header.max_age.is_some_and(|age| is_past(header.taken, age))
+    }
+
+    /// Whether it may end because it kept as much as it was to keep, or held up the log for too long.
+    pub(crate) fn is_bounded(&self) -> bool {
+        let header = self.file.header();
+        let limit = header.shadow_limit_bytes;
+        header.on_full == OnFull::Hold || limit.is_some_and(|bytes| bytes < 1 << 30)
     }
 
     /// Says whether the engine that has just started adopted the pin, which it must if the pin is

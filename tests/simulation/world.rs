@@ -189,7 +189,8 @@ impl World {
         }
         let views: Vec<_> = self.pinned.iter().map(|pinned| pinned.view.clone()).collect();
         let is_pin = matches!(kind, Some(Kind::Pin | Kind::Daemon));
-        let writer = self.database.clone().filter(|_| is_pin && !self.trouble.faults);
+        let writer = self.database.clone();
+        let writer = writer.filter(|_| is_pin && !self.trouble.faults && !self.trouble.full);
         let (config, counts) = (self.config.clone(), self.counts.clone());
         let (history, failures) = (self.history.clone(), Arc::new(Mutex::new(Vec::new())));
         let around = Around {
@@ -308,6 +309,7 @@ impl World {
                     || trouble.full
                     || trouble.unsettled
                     || view.is_overdue(now)
+                    || view.is_bounded()
                     || self.is_opening;
                 let number = view.number;
                 assert!(is_allowed, "view {number} ended for no reason: {said:?}");
