@@ -134,7 +134,7 @@ impl Engine {
         let data = open_page_file(host, dir, &data_path, options)?;
         let header = header::read(&*data, &data_path)?;
         let recovered = recovery::recover(host, dir, &header)?;
-        refuse_short(&*data, &data_path, &header)?;
+        refuse_short(&*data, &data_path, &header, &recovered)?;
         recovered.sync(host, dir)?;
         let epoch = random::nonzero(&*host.random)
             .map(Epoch)
@@ -374,19 +374,22 @@ fn lock_dir(host: &Host, dir: &Path, kind: LockKind) -> Result<Arc<dyn File>> {
     Ok(handle)
 }
 
-/// A page file holds every page that its header counts: one that is shorter was cut.
-fn refuse_short(data: &dyn File, path: &Path, header: &Header) -> Result<()> {
+/// A page file holds every page that its header counts, but for those that the log has: a checkpoint
+/// does not write what was changed again before it came to it. One that lacks others was cut.
+fn refuse_short(data: &dyn File, path: &Path, header: &Header, log: &Recovered) -> Result<()> {
     let bytes = data
         .len()
         .map_err(EngineError::io_at("look at", FileRole::PageFile, path))?;
     let whole = bytes / u64::from(header.page_size.get());
-    if whole >= header.point.page_count {
-        return Ok(());
-    }
-    Err(EngineError::Page {
-        file: FileRole::PageFile,
-        page: PageNo(whole),
-        fault: PageFault::Short { found: 0 },
+    let missing = (whole..header.point.page_count)
+        .map(PageNo)
+        .find(|page| !log.holds(*page));
+    missing.map_or(Ok(()), |page| {
+        Err(EngineError::Page {
+            file: FileRole::PageFile,
+            page,
+            fault: PageFault::Short { found: 0 },
+        })
     })
 }
 

@@ -161,6 +161,11 @@ impl Recovered {
         }
     }
 
+    /// Whether the log has `page`.
+    pub(crate) fn holds(&self, page: PageNo) -> bool {
+        self.pages.iter().any(|found| found.0 == page)
+    }
+
     /// Makes the replayed log durable, before anything that depends on it is.
     pub(crate) fn sync(&self, host: &Host, dir: &Path) -> Result<()> {
         self.scan

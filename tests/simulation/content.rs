@@ -73,11 +73,9 @@ impl Change {
         config: &Config,
     ) -> Result<(), EngineError> {
         match self {
-            Self::Put(table, key, value) => write.put(
-                &table_name(table),
-                &key_bytes(key, config),
-                &value.bytes(),
-            ),
+            Self::Put(table, key, value) => {
+                write.put(&table_name(table), &key_bytes(key, config), &value.bytes())
+            }
             Self::Delete(table, key) => write
                 .delete(&table_name(table), &key_bytes(key, config))
                 .map(drop),

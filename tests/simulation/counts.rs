@@ -58,7 +58,8 @@ impl Counts {
     }
 
     pub(crate) fn pages(&self, count: usize) {
-        self.pages_compared.fetch_add(count as u64, Ordering::Relaxed);
+        self.pages_compared
+            .fetch_add(count as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn get(counter: &AtomicU64) -> u64 {

@@ -58,7 +58,11 @@ fn draw_errors(draw: &Draw) -> (Faults, String) {
         let skipped = few(draw);
         let times = draw.pick(&[1, 1, 1, 3, u64::MAX]);
         // Whatever is interrupted for ever would be tried again for ever.
-        let times = if what.contains("EINTR") { times.min(3) } else { times };
+        let times = if what.contains("EINTR") {
+            times.min(3)
+        } else {
+            times
+        };
         let on = draw.one_in(2).then(|| draw.pick(FILES));
         let fault = fault.after(skipped).times(times);
         let fault = on.into_iter().fold(fault, Fault::on);
@@ -84,7 +88,10 @@ fn draw_effect(draw: &Draw) -> (Fault, String) {
         _ => {
             let operation = draw.pick(OPERATIONS);
             let (code, name) = draw.pick(&[(5, "EIO"), (5, "EIO"), (28, "ENOSPC"), (4, "EINTR")]);
-            (Fault::errno(operation, code), format!("{name} of {operation:?}"))
+            (
+                Fault::errno(operation, code),
+                format!("{name} of {operation:?}"),
+            )
         }
     }
 }

@@ -43,7 +43,10 @@ impl History {
     pub(crate) fn acknowledge(&mut self, timestamp: u64, content: Content) {
         let (newest, before) = self.newest();
         if timestamp == newest && !self.commits.is_empty() {
-            assert_eq!(*before, content, "a commit without a number changed something");
+            assert_eq!(
+                *before, content,
+                "a commit without a number changed something"
+            );
             return;
         }
         assert!(
@@ -97,20 +100,31 @@ impl History {
 
     /// Notes the wall clock of a commit. It never changes, and is later than that of the one before.
     pub(crate) fn note_wall(&mut self, timestamp: u64, wall_ns: u64) {
-        let before = timestamp.checked_sub(1).and_then(|at| self.commits.get(&at));
+        let before = timestamp
+            .checked_sub(1)
+            .and_then(|at| self.commits.get(&at));
         let before = before.and_then(|commit| commit.wall_ns);
         assert!(
             before.is_none_or(|before| before < wall_ns),
             "commit {timestamp} at {wall_ns} is not after the one before, at {before:?}"
         );
-        let commit = self.commits.get_mut(&timestamp).expect("a commit of the model");
+        let commit = self
+            .commits
+            .get_mut(&timestamp)
+            .expect("a commit of the model");
         let known = *commit.wall_ns.get_or_insert(wall_ns);
-        assert_eq!(known, wall_ns, "the wall clock of commit {timestamp} changed");
+        assert_eq!(
+            known, wall_ns,
+            "the wall clock of commit {timestamp} changed"
+        );
     }
 
     /// Notes the bytes of a view of `timestamp`.
     pub(crate) fn note_view(&mut self, timestamp: u64, crc: u32) {
-        let commit = self.commits.get_mut(&timestamp).expect("a commit of the model");
+        let commit = self
+            .commits
+            .get_mut(&timestamp)
+            .expect("a commit of the model");
         let known = *commit.view_crc.get_or_insert(crc);
         assert_eq!(known, crc, "two views of commit {timestamp} differ");
     }

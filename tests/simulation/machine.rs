@@ -33,7 +33,10 @@ impl World {
         for _ in 0..draw.between(1, 4) {
             let number = draw.below(25);
             let is_power = draw.one_in(2);
-            note!(self, "stops before change {number} of opening, power off: {is_power}");
+            note!(
+                self,
+                "stops before change {number} of opening, power off: {is_power}"
+            );
             self.set_faults(if is_power {
                 Faults::power_off_before_change(number)
             } else {
@@ -54,14 +57,22 @@ impl World {
     pub(crate) fn open(&mut self) {
         let is_made = !self.history.lock().is_empty();
         let options = EngineOptions {
-            create: if is_made { Create::Never } else { Create::IfMissing },
+            create: if is_made {
+                Create::Never
+            } else {
+                Create::IfMissing
+            },
             ..engine_options(&self.config)
         };
         self.is_opening = true;
         match Database::open_on(&self.host(), DIR, &options) {
             Ok(database) => {
                 self.machine.disk.set_faults(Faults::none());
-                note!(self, "opened at commit {}", database.stats().engine.timestamp);
+                note!(
+                    self,
+                    "opened at commit {}",
+                    database.stats().engine.timestamp
+                );
                 self.database = Some(database);
                 self.check_recovery();
             }
@@ -88,7 +99,11 @@ impl World {
             history.newest().1
         };
         let differs = content.compare(&read, &self.config);
-        assert_eq!(differs.expect("a read"), None, "recovery to commit {timestamp}");
+        assert_eq!(
+            differs.expect("a read"),
+            None,
+            "recovery to commit {timestamp}"
+        );
         let report = database.check().expect("a check");
         assert!(report.is_clean(), "after recovery: {report:?}");
         self.doubt_adoption();

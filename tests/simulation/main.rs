@@ -23,6 +23,7 @@ mod machine;
 mod neighbours;
 mod pins;
 mod plan;
+mod regression;
 mod run;
 mod view;
 mod watchdog;
@@ -51,7 +52,10 @@ const SEEDS: u64 = if cfg!(debug_assertions) { 200 } else { 10_000 };
 
 fn from_env(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name}={text} is no number")),
+    )
 }
 
 fn step_count() -> usize {
@@ -111,7 +115,10 @@ fn run_seeds(first: u64, seeds: u64, seconds: Option<u64>) {
     let seconds = elapsed().as_secs_f64();
     let done = Counts::get(&counts.seeds);
     println!("{counts}");
-    println!("{:.1} seeds per second for {seconds:.1} s", done as f64 / seconds);
+    println!(
+        "{:.1} seeds per second for {seconds:.1} s",
+        done as f64 / seconds
+    );
     let reports = reports.into_inner();
     assert!(reports.is_empty(), "\n{}", reports.join("\n\n"));
 }
@@ -134,7 +141,9 @@ fn replay(seed: u64) {
     let kept = std::env::var("STILLFS_KEEP").map_or_else(
         |_| (0..plan.steps.len()).collect(),
         |list| -> Vec<usize> {
-            let numbers = list.split(',').map(|number| number.parse().expect("a number"));
+            let numbers = list
+                .split(',')
+                .map(|number| number.parse().expect("a number"));
             numbers.collect()
         },
     );

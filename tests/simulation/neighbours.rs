@@ -82,8 +82,17 @@ impl World {
         self.trouble.shadow = true;
         note!(self, "shadow/slots is replaced");
         self.admin.remove(&slots).expect("no faults");
-        let file = self.admin.open(&slots, OpenMode::CreateNew).expect("no faults");
-        if self.machine.host.disk.free_bytes(Path::new("/")).is_ok_and(|free| free > 9999) {
+        let file = self
+            .admin
+            .open(&slots, OpenMode::CreateNew)
+            .expect("no faults");
+        if self
+            .machine
+            .host
+            .disk
+            .free_bytes(Path::new("/"))
+            .is_ok_and(|free| free > 9999)
+        {
             os::write_all_at(&*file, &[0xa5; 9999], 0).expect("no faults");
         }
     }
@@ -91,7 +100,10 @@ impl World {
     /// Bytes of some images are turned over.
     pub(crate) fn damage_slots(&mut self, draw: &Draw) {
         self.by_hand();
-        let Ok(file) = self.admin.open(&in_dir("shadow/slots"), OpenMode::ReadWrite) else {
+        let Ok(file) = self
+            .admin
+            .open(&in_dir("shadow/slots"), OpenMode::ReadWrite)
+        else {
             return;
         };
         let size = file.len().expect("no faults");
@@ -108,7 +120,9 @@ impl World {
         }
         note!(self, "images in shadow/slots are damaged");
         for pinned in &self.pinned {
-            pinned.view.lower(Standing::Excused("its slots were damaged"));
+            pinned
+                .view
+                .lower(Standing::Excused("its slots were damaged"));
         }
     }
 
@@ -125,7 +139,10 @@ impl World {
         self.pages_away = Some(away);
         self.trouble.moved = true;
         if draw.one_in(2) {
-            let file = self.admin.open(&pages, OpenMode::CreateNew).expect("no faults");
+            let file = self
+                .admin
+                .open(&pages, OpenMode::CreateNew)
+                .expect("no faults");
             let byte = draw.pick(&[0, 0x5a]);
             if os::write_all_at(&*file, &[byte; 20_000], 0).is_ok() {
                 note!(self, "and something else takes its place");
@@ -151,7 +168,10 @@ impl World {
         let mut bytes = vec![0; size];
         os::read_exact_at(&*file, &mut bytes, 0).expect("no faults");
         let new = in_dir("data.pages.copy");
-        let copy = self.admin.open(&new, OpenMode::CreateNew).expect("no faults");
+        let copy = self
+            .admin
+            .open(&new, OpenMode::CreateNew)
+            .expect("no faults");
         os::write_all_at(&*copy, &bytes, 0).expect("no faults");
         copy.sync_data().expect("no faults");
         self.admin.rename(&new, &pages).expect("no faults");
@@ -167,7 +187,9 @@ impl World {
             return;
         };
         note!(self, "data.pages is put back");
-        self.admin.rename(&away, &in_dir("data.pages")).expect("no faults");
+        self.admin
+            .rename(&away, &in_dir("data.pages"))
+            .expect("no faults");
         self.sync_dir();
         self.trouble.moved = false;
     }

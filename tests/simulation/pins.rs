@@ -114,14 +114,19 @@ impl World {
         let timestamp = file.header().timestamp.0;
         let content = {
             let history = self.history.lock();
-            history.get(timestamp).expect("a commit of the model").content.clone()
+            history
+                .get(timestamp)
+                .expect("a commit of the model")
+                .content
+                .clone()
         };
         let view = Arc::new(View::new(self.next_view, content, file, index));
         note!(self, "view {} of commit {timestamp}", view.number);
         if self.trouble.slots {
             view.lower(Standing::Excused("it may share a damaged slot"));
         }
-        view.may_lack_pages.store(self.trouble.faults, Ordering::Relaxed);
+        view.may_lack_pages
+            .store(self.trouble.faults, Ordering::Relaxed);
         self.pinned.push(Pinned {
             view,
             holder,
@@ -263,7 +268,9 @@ impl World {
                 self.excuse("a release", &error);
             }
         }
-        pinned.view.read_some(draw, &self.config, self.around(), &self.counts);
+        pinned
+            .view
+            .read_some(draw, &self.config, self.around(), &self.counts);
     }
 
     /// A daemon dies, and its lock is gone.
@@ -314,9 +321,10 @@ impl World {
         }
         let now = self.machine.host.clock.monotonic();
         for pinned in &self.pinned {
-            let lasts = pinned.view.is_overdue(now) && !pinned.view.is_cut();
+            let view = &pinned.view;
+            let lasts = view.is_overdue(now) && view.is_held() && !view.is_cut();
             assert!(
-                !lasts || self.trouble.faults || pinned.view.is_left_alone(),
+                !lasts || self.trouble.faults,
                 "view {} outlasts the patience with its holder",
                 pinned.view.number
             );
@@ -346,7 +354,10 @@ impl World {
         assert_eq!(stats.shadow_slots, slots.len() as u64, "slots in the books");
         if held.is_empty() {
             let may_wait = self.trouble.space || self.trouble.full;
-            assert!(may_wait || stats.shadow_bytes == 0, "space of the shadow without pins");
+            assert!(
+                may_wait || stats.shadow_bytes == 0,
+                "space of the shadow without pins"
+            );
             self.trouble.space &= stats.shadow_bytes > 0;
             self.trouble.slots = false;
         }

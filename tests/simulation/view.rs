@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use stillfs::engine::Engine;
 use stillfs::os::sim::SimDisk;
 use stillfs::os::{self, File, Host};
-use stillfs::shadow::index::{Entry, OnFull, entry_offset};
 use stillfs::page::PageNo;
+use stillfs::shadow::index::{Entry, OnFull, entry_offset};
 use stillfs::view::tree::{RangeRead, ReadError};
 use stillfs::view::{PinnedFile, ViewFile};
 
@@ -269,8 +269,15 @@ impl View {
         assert!(report.is_clean(), "view {}: {report:?}", self.number);
         let read = engine.begin_read();
         assert_eq!(read.timestamp().0, self.timestamp);
-        let differs = self.content.compare(&read, config).expect("a read in memory");
-        assert_eq!(differs, None, "view {} of commit {}", self.number, self.timestamp);
+        let differs = self
+            .content
+            .compare(&read, config)
+            .expect("a read in memory");
+        assert_eq!(
+            differs, None,
+            "view {} of commit {}",
+            self.number, self.timestamp
+        );
     }
 
     fn compare(&self, found: &[u8], image: &[u8], offset: usize, config: &Config) {

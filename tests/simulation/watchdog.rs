@@ -32,7 +32,9 @@ impl Watchdog {
     pub(crate) fn watch(&self, are_all_done: impl Fn() -> bool) {
         let mut running = self.running.lock();
         while !are_all_done() {
-            let _ = self.ended.wait_for(&mut running, Duration::from_millis(100));
+            let _ = self
+                .ended
+                .wait_for(&mut running, Duration::from_millis(100));
             let now = SystemClock.monotonic();
             for (seed, since) in running.iter() {
                 if now.saturating_sub(*since) > PATIENCE {

@@ -187,7 +187,11 @@ impl World {
         if !draw.one_in(3) {
             return self.act(kind, draw);
         }
-        let views: Vec<_> = self.pinned.iter().map(|pinned| pinned.view.clone()).collect();
+        let views: Vec<_> = self
+            .pinned
+            .iter()
+            .map(|pinned| pinned.view.clone())
+            .collect();
         let is_pin = matches!(kind, Some(Kind::Pin | Kind::Daemon));
         let writer = self.database.clone();
         let writer = writer.filter(|_| is_pin && !self.trouble.faults && !self.trouble.full);

@@ -26,7 +26,11 @@ pub(crate) fn transact(
     let (newest, before) = history.lock().newest();
     let mut write = database.begin_write()?;
     assert!(!was_poisoned, "a poisoned engine began a transaction");
-    assert_eq!(write.base().0, newest, "a transaction begins at the newest commit");
+    assert_eq!(
+        write.base().0,
+        newest,
+        "a transaction begins at the newest commit"
+    );
     let mut content = (*before).clone();
     for _ in 0..draw.between(1, 12) {
         let change = Change::draw(draw, config);
@@ -92,7 +96,10 @@ impl World {
         let read = database.begin_read().expect("a read needs no disk");
         let timestamp = read.timestamp().0;
         let (newest, _) = self.history.lock().newest();
-        assert_eq!(timestamp, newest, "a reader sees the newest acknowledged commit");
+        assert_eq!(
+            timestamp, newest,
+            "a reader sees the newest acknowledged commit"
+        );
         self.history
             .lock()
             .note_wall(timestamp, read.snapshot().point().wall_ns);
@@ -110,7 +117,11 @@ impl World {
         let at = read.timestamp().0;
         let content = {
             let history = self.history.lock();
-            history.get(at).expect("a commit of the model").content.clone()
+            history
+                .get(at)
+                .expect("a commit of the model")
+                .content
+                .clone()
         };
         match content.compare(read, &self.config) {
             Ok(differs) => assert_eq!(differs, None, "a reader at commit {at}"),
