@@ -172,6 +172,28 @@ fn poisoned_engine_ends_its_pins() {
     ));
 }
 
+/// E8, E7: what a failed sync of the live file lost, no later sync brings back. A checkpoint that is
+/// tried again must not name a log start past it: the log is all that is left of those pages.
+#[test]
+fn checkpoint_after_a_failed_sync_vouches_for_nothing() {
+    let (simulated, database) = database(14);
+    fill(&database, 1);
+    let bad = Fault::errno(Operation::SyncData, 5).on("data.pages");
+    simulated.disk.set_faults(Faults::none().with(bad));
+    assert!(database.checkpoint().is_err());
+    assert!(database.checkpoint().is_err());
+    assert!(database.close().is_err());
+    for seed in 0..20 {
+        let image = simulated.with_disk(simulated.disk.image_after_crash(seed));
+        let found = Database::open_on(&image.host, "/db", &options()).unwrap();
+        let read = found.begin_read().unwrap();
+        for key in 0..200_u32 {
+            let value = read.get("t", &key.to_be_bytes()).unwrap();
+            assert_eq!(value, Some(vec![1; 100]), "seed {seed}, key {key}");
+        }
+    }
+}
+
 /// D4: a pin whose commit cannot be made durable is refused, and nothing of it is left.
 #[test]
 fn pin_that_cannot_be_prepared_leaves_nothing() {

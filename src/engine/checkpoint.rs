@@ -229,7 +229,8 @@ impl Shared {
         self.sync_live_alone(&self.live_sync.lock())
     }
 
-    /// One sync at a time: the kernel tells one caller of a failed one.
+    /// One sync at a time: the kernel tells one caller of a failed one, and a sync that follows it
+    /// would succeed without bringing back what was lost.
     fn sync_live_alone(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
         // A sync that succeeds after one that failed says nothing of what that one lost (E8).
         self.log.as_ref().map_or(Ok(()), Log::refuse_if_poisoned)?;

@@ -7,6 +7,7 @@
 //!   -> both header copies carry the new epoch, synced (E10) -> writeback may begin
 //! ```
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -143,7 +144,7 @@ impl Engine {
         let spool = Some(Spool::new(host, dir, header.page_size));
         let room = ReplayRoom::new(options.cache_bytes, spool.clone());
         let recovered = recovery::recover(host, dir, &header, &room)?;
-        refuse_short(&*data, &data_path, &header)?;
+        refuse_short(&*data, &data_path, &header, &recovered)?;
         recovered.sync(host, dir)?;
         let epoch = random::nonzero(&*host.random)
             .map(Epoch)
@@ -188,9 +189,9 @@ impl Engine {
             .open(&data_path, OpenMode::Read)
             .map_err(|source| missing_or_io(source, dir, &data_path))?;
         let header = header::read(&*data, &data_path)?;
-        refuse_short(&*data, &data_path, &header)?;
         let room = ReplayRoom::new(cache_bytes, None);
         let recovered = recovery::recover(host, dir, &header, &room)?;
+        refuse_short(&*data, &data_path, &header, &recovered)?;
         let mut engine = Self::read_only(host, dir, data, header, recovered, cache_bytes);
         Arc::get_mut(&mut engine.shared)
             .expect("nobody else has it yet")
@@ -217,10 +218,10 @@ impl Engine {
             .open(&data_path, OpenMode::Read)
             .map_err(|source| missing_or_io(source, dir, &data_path))?;
         let header = header::read(&*data, &data_path)?;
-        refuse_short(&*data, &data_path, &header)?;
         let spool = Some(Spool::new(host, dir, header.page_size));
         let room = ReplayRoom::new(cache_bytes, spool);
         let recovered = recovery::recover(host, dir, &header, &room)?;
+        refuse_short(&*data, &data_path, &header, &recovered)?;
         recovered.sync(host, dir)?;
         // What a killed engine wrote may be in the page cache only.
         data.sync_data()
@@ -257,7 +258,8 @@ impl Engine {
     pub fn open_still(host: &Host, file: Arc<dyn File>, cache_bytes: u64) -> Result<Self> {
         let path = PathBuf::from(PAGE_FILE);
         let header = header::read(&*file, &path)?;
-        refuse_short(&*file, &path, &header)?;
+        let recovered = Recovered::nothing(&header);
+        refuse_short(&*file, &path, &header, &recovered)?;
         if header.state != HeaderState::Clean {
             let fault = crate::engine::error::LogFault::Missing {
                 wanted: header.log_start,
@@ -268,7 +270,6 @@ impl Engine {
                 fault,
             });
         }
-        let recovered = Recovered::nothing(&header);
         Ok(Self::read_only(
             host,
             Path::new(""),
@@ -483,8 +484,9 @@ fn lock_dir(host: &Host, dir: &Path, patience: Patience) -> Result<Arc<dyn File>
     Ok(handle)
 }
 
-/// A page file holds every page that its header counts: one that is shorter was cut.
-fn refuse_short(data: &dyn File, path: &Path, header: &Header) -> Result<()> {
+/// A page file holds every page that its header counts, but for those that the log has: a checkpoint
+/// does not write what was changed again before it came to it. One that lacks others was cut.
+fn refuse_short(data: &dyn File, path: &Path, header: &Header, log: &Recovered) -> Result<()> {
     let bytes = data
         .len()
         .map_err(EngineError::io_at("look at", FileRole::PageFile, path))?;
@@ -492,10 +494,16 @@ fn refuse_short(data: &dyn File, path: &Path, header: &Header) -> Result<()> {
     if whole >= header.point.page_count {
         return Ok(());
     }
-    Err(EngineError::Page {
-        file: FileRole::PageFile,
-        page: PageNo(whole),
-        fault: PageFault::Short { found: 0 },
+    let logged: HashSet<PageNo> = log.pages().collect();
+    let missing = (whole..header.point.page_count)
+        .map(PageNo)
+        .find(|page| !logged.contains(page));
+    missing.map_or(Ok(()), |page| {
+        Err(EngineError::Page {
+            file: FileRole::PageFile,
+            page,
+            fault: PageFault::Short { found: 0 },
+        })
     })
 }
 

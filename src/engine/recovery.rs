@@ -294,6 +294,11 @@ impl Recovered {
         }
     }
 
+    /// The pages that the log has.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = PageNo> {
+        self.pages.iter().map(|found| found.0)
+    }
+
     /// Makes the replayed log durable, before anything that depends on it is.
     pub(crate) fn sync(&self, host: &Host, dir: &Path) -> Result<()> {
         self.scan
