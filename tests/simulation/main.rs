@@ -23,7 +23,6 @@ mod machine;
 mod neighbours;
 mod pins;
 mod plan;
-mod regression;
 mod run;
 mod view;
 mod watchdog;

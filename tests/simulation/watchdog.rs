@@ -9,7 +9,7 @@ use stillfs::os::Clock;
 use stillfs::os::clock::SystemClock;
 
 /// Far longer than any seed takes, on any machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The seeds that are running, and since when.
 #[derive(Debug, Default)]
