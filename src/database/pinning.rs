@@ -135,7 +135,11 @@ fn spill_and_grant(
     held.fix(|facts| facts.live_sequence = header.sequence);
     state.shadow.write_header(held)?;
     let header = header.of_view(snapshot.point());
-    for copy in [PageNo(0), PageNo(1)] {
+    let copies = match fault::is(Fault::HeaderNotSpilled) {
+        true => &[][..],
+        false => &[PageNo(0), PageNo(1)],
+    };
+    for &copy in copies {
         state.shadow.spill(held, copy, &header.encode(copy))?;
     }
     let at = if fault::is(Fault::SpillNewest) {
@@ -143,7 +147,8 @@ fn spill_and_grant(
     } else {
         snapshot.point().lsn
     };
-    for page in snapshot.unwritten_pages() {
+    let missed = usize::from(fault::is(Fault::SpillMissesPage));
+    for page in snapshot.unwritten_pages().into_iter().skip(missed) {
         if let Some(image) = snapshot.unwritten(page, at) {
             state.shadow.spill(held, page, &image)?;
         }
@@ -151,7 +156,9 @@ fn spill_and_grant(
     drop(frozen);
     let opened = clock.monotonic();
     // Step 3: nobody may see a commit that a crash could take away.
-    state.engine.make_durable(snapshot.point())?;
+    if !fault::is(Fault::GrantBeforeDurable) {
+        state.engine.make_durable(snapshot.point())?;
+    }
     // A commit that was durable before a sync failed is no ground for a pin after it: nobody knows
     // what the live file holds. The pin is active, so a failure from here on ends it.
     state.engine.settle_live()?;
@@ -345,5 +352,48 @@ mod tests {
         database.checkpoint().unwrap_err();
         assert!(database.engine().is_poisoned());
         assert_eq!(held.ended(), Some(EndReason::Poisoned));
+    }
+
+    /// D4: a commit that a crash could take away is no ground for a pin, however complete the spill is.
+    #[test]
+    fn pin_of_a_commit_that_cannot_be_made_durable_is_refused() {
+        let simulated = Host::simulated(15);
+        let database =
+            Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
+        let put = |value: &[u8]| {
+            let mut write = database.begin_write().unwrap();
+            write.put("t", b"key", value).unwrap();
+            write
+        };
+        put(b"value").commit().unwrap();
+        put(b"other").commit_unsynced();
+        let fault = DiskFault::errno(Operation::SyncData, EIO).on("0000000000000001.wal");
+        simulated.disk.set_faults(Faults::none().with(fault));
+        let refused = database.pin().unwrap_err();
+        assert!(
+            matches!(refused, DatabaseError::Engine(EngineError::Poisoned { .. })),
+            "{refused}"
+        );
+        assert_eq!(database.stats().pins, 0);
+    }
+
+    /// P1: a pin does not outlast its maximum age, whoever holds it.
+    #[test]
+    fn pin_ends_at_its_maximum_age() {
+        let simulated = Host::simulated(16);
+        let database =
+            Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
+        let hour = Duration::from_secs(3600);
+        let terms = PinTerms {
+            max_age: Some(hour),
+            ..PinTerms::default()
+        };
+        let taken = take(&database.handle.state, &terms).unwrap();
+        simulated.clock.advance(hour);
+        database.tend();
+        assert_eq!(taken.held.ended(), None);
+        simulated.clock.advance(Duration::from_secs(1));
+        database.tend();
+        assert_eq!(taken.held.ended(), Some(EndReason::Expired));
     }
 }

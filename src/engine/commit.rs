@@ -9,6 +9,7 @@ use crate::engine::page_io::PageRead;
 use crate::engine::shared::{BellState, Shared};
 use crate::engine::wal::{CommitFields, PageChange, encode_commit};
 use crate::engine::write_set::{Changed, WriteSet};
+use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::page::{PageNo, PageRef};
 
@@ -19,15 +20,17 @@ impl Shared {
     pub(super) fn append_commit(&self, set: WriteSet) -> Result<CommitPoint> {
         let log = self.log()?;
         let base = set.base();
+        let now = self.host.clock.wall_ns();
         let fields = CommitFields {
             timestamp: base.timestamp.next().ok_or(EngineError::Exhausted {
                 what: "the commit numbers",
             })?,
-            wall_ns: base
-                .wall_after(self.host.clock.wall_ns())
-                .ok_or(EngineError::Exhausted {
+            wall_ns: match fault::is(Fault::WallClockBack) {
+                true => now,
+                false => base.wall_after(now).ok_or(EngineError::Exhausted {
                     what: "the wall clock",
                 })?,
+            },
             synced: log.durable(),
             page_count: set.page_count(),
             free: set.free_list(),

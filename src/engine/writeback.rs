@@ -77,7 +77,9 @@ impl Writeback<'_> {
                     source,
                 })?;
         }
-        self.keep_for_readers(&images)?;
+        if !fault::is(Fault::ReadersForgotten) {
+            self.keep_for_readers(&images)?;
+        }
         fault::linger(Fault::CleanInFlight);
         self.is_unsynced.store(true, Ordering::SeqCst);
         for run in images.chunk_by(|a, b| a.0.0 + 1 == b.0.0) {
