@@ -77,6 +77,19 @@ faults! {
     /// A pin whose holder is gone lasts.
     HolderGoneUnseen = "holder-gone-unseen",
 
+    /// Pages that a pin holds are overwritten.
+    HoldOverwrites = "hold-overwrites",
+    /// A pin may grow beyond its limit.
+    LimitIgnored = "limit-ignored",
+    /// The shadow may take the disk's last byte.
+    FloorIgnored = "floor-ignored",
+    /// Where space runs out the youngest pin goes first.
+    YoungestGoesFirst = "youngest-goes-first",
+    /// On a full disk the pins that hold go before those that break.
+    HoldGoesFirst = "hold-goes-first",
+    /// A log at its limit ends no pin that holds it up.
+    LogLimitHolds = "log-limit-holds",
+
     /// An engine that opens keeps the epoch of the one before.
     EpochUnchanged = "epoch-unchanged",
     /// The new epoch gets into the live file with the first checkpoint, after its writeback.

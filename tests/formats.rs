@@ -358,8 +358,12 @@ fn index_of_a_pin_is_as_documented() {
     assert_eq!(index.number("inode of the slot file"), facts.slots.inode);
     let taken = index.number("when the pin was taken");
     assert_eq!(u128::from(taken), facts.taken.as_millis());
-    assert_eq!(index.number("maximum age in milliseconds"), 0);
-    assert_eq!(index.number("shadow limit in bytes"), 0);
+    assert_eq!(
+        index.number("maximum age in milliseconds"),
+        24 * 60 * 60 * 1000
+    );
+    let limit = facts.shadow_limit_bytes.expect("there is a default");
+    assert_eq!(index.number("shadow limit in bytes"), limit);
     let sequence = sample.database.engine().header().sequence;
     assert_eq!(index.number("sequence of the live header"), sequence);
     assert!(sequence > 0);

@@ -127,7 +127,7 @@ fn pin_whose_pre_image_cannot_be_kept_ends_and_the_checkpoint_goes_on() {
     let full = full.on("slots").times(u64::MAX);
     machine.disk.set_faults(Faults::none().with(full));
     database.checkpoint().expect("writers are not held up");
-    assert_eq!(pin.ended(), Some(EndReason::Broken));
+    assert_eq!(pin.ended(), Some(EndReason::DiskFull));
     assert!(matches!(whole(pin.view()), Err(ReadError::PinEnded { .. })));
 }
 

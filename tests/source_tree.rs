@@ -20,6 +20,7 @@ fn pin(dir: &Path) -> PinnedSource {
     let pin_as = PinAs {
         holder,
         mount_point: None,
+        options: stillfs::database::PinOptions::default(),
     };
     source::pin(&Host::system(), dir, &pin_as).expect("a pinned source")
 }

@@ -13,6 +13,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::bounds::BoundArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
 use crate::mount::MountOptions;
@@ -24,6 +25,7 @@ pub(crate) struct ViewSpec {
     pub(crate) mount_point: PathBuf,
     pub(crate) options: Vec<String>,
     pub(crate) holder: String,
+    pub(crate) bounds: BoundArgs,
 }
 
 /// How long a view lives.
@@ -192,6 +194,7 @@ fn daemon_arguments(spec: &ViewSpec, life: Life) -> Vec<OsString> {
     for options in &spec.options {
         arguments.extend(["-o".into(), options.into()]);
     }
+    arguments.extend(spec.bounds.to_arguments());
     arguments.extend(["--holder".into(), (&spec.holder).into(), "--".into()]);
     arguments.extend([spec.source.clone().into(), spec.mount_point.clone().into()]);
     arguments

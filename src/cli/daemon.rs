@@ -18,9 +18,11 @@ use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use crate::cli::age::Age;
 use crate::cli::background::{
     Ending, Life, Mounted, Report, TAKEN_OVER, ViewSpec, mount_options, tell_trouble,
 };
+use crate::cli::bounds::BoundArgs;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::mount::registry::HeldRecord;
 use crate::mount::session::Unmounter;
@@ -32,6 +34,8 @@ use crate::source::{self, LeaseView, PinAs, PinnedSource, ReadMeter, SourceFacts
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(3);
 /// How often the lease is looked at.
 const LEASE_CHECK: Duration = Duration::from_millis(500);
+/// How long the engine may take to say why a pin ended.
+const REASON_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Arguments of the hidden `daemon` command.
 #[derive(Debug, Args)]
@@ -46,6 +50,8 @@ pub(crate) struct DaemonArgs {
     while_input: bool,
     #[arg(long)]
     once_taken_over: bool,
+    #[command(flatten)]
+    bounds: BoundArgs,
 }
 
 /// The daemon's own process.
@@ -55,6 +61,7 @@ pub(crate) fn run(args: &DaemonArgs) -> ExitCode {
         mount_point: args.mountpoint.clone(),
         options: args.options.clone(),
         holder: args.holder.clone(),
+        bounds: args.bounds.clone(),
     };
     let life = match (args.while_input, args.once_taken_over) {
         (true, _) => Life::AsLongAsInput,
@@ -119,6 +126,7 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
     let pin_as = PinAs {
         holder: &spec.holder,
         mount_point: Some(point.path()),
+        options: spec.bounds.options(),
     };
     let PinnedSource {
         tree,
@@ -128,13 +136,17 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
     } = source::pin(&host, &spec.source, &pin_as)?;
     let record = registry.hold(&record_of(&host, spec, &point, &facts))?;
     let record = Arc::new(Mutex::new(Some(record)));
+    let age = Age::start(host.clock.clone(), facts.max_age);
     let watch = LeaseWatch::start(lease)?;
-    let status = status_source(&host, &facts, reads.clone(), watch.seen.clone());
+    let status = status_source(&facts, reads.clone(), watch.seen.clone(), age.clone());
+    let aging = age.watch(reads.clone());
+    let _aging = aging.context("cannot start the thread that watches the pin's age")?;
     let session = crate::mount::mount(tree, &point, options, spec.source.as_os_str(), status)?;
     watch_signals(session.unmounter())?;
     if life != Life::UntilUnmounted {
         let abandon = Abandon {
             reads: reads.clone(),
+            seen: watch.seen.clone(),
             record: record.clone(),
         };
         watch_input(life, session.unmounter(), abandon);
@@ -144,7 +156,7 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
     });
     wait_unmounted(session)?;
     // Looked at while the pin should still hold: an end is for ever, whoever told of it or did not.
-    let ending = ending_now(&*reads);
+    let ending = ending_now(&*reads, &watch.seen);
     watch.release()?;
     // The record goes last: whoever waits for it may rely on the pin being released.
     drop(record.lock().take());
@@ -191,6 +203,10 @@ pub(crate) struct ViewStatus {
     pub(crate) reason: Option<String>,
     pub(crate) pin: String,
     pub(crate) age_seconds: u64,
+    /// When the pin is at its maximum age.
+    pub(crate) ends_in_seconds: u64,
+    /// What is to be told of a held pin: that it ends soon.
+    pub(crate) warning: Option<String>,
     pub(crate) bytes_served: u64,
     pub(crate) live_pages: u64,
     pub(crate) shadow_pages: u64,
@@ -198,13 +214,12 @@ pub(crate) struct ViewStatus {
 }
 
 fn status_source(
-    host: &Host,
     facts: &SourceFacts,
     reads: Arc<dyn ReadMeter>,
     seen: Arc<Mutex<LeaseView>>,
+    age: Age,
 ) -> StatusSource {
-    let (clock, pin) = (host.clock.clone(), facts.pin.to_string());
-    let begun = clock.monotonic();
+    let (pin, max_age) = (facts.pin.to_string(), facts.max_age);
     StatusSource::new(move || {
         let counts = reads.counts();
         let (state, reason) = match (*seen.lock(), reads.look()) {
@@ -217,7 +232,9 @@ fn status_source(
             state: state.to_owned(),
             reason,
             pin: pin.clone(),
-            age_seconds: clock.monotonic().saturating_sub(begun).as_secs(),
+            age_seconds: max_age.saturating_sub(age.left()).as_secs(),
+            ends_in_seconds: age.left().as_secs(),
+            warning: age.warning().filter(|_| state != "ended"),
             bytes_served: counts.served_bytes,
             live_pages: counts.live_pages,
             shadow_pages: counts.shadow_pages,
@@ -294,21 +311,34 @@ fn watch_signals(unmounter: Unmounter) -> Result<(), Failure> {
 /// What a view lets go of when its starter is gone and somebody still has a file of it open.
 struct Abandon {
     reads: Arc<dyn ReadMeter>,
+    seen: Arc<Mutex<LeaseView>>,
     record: Arc<Mutex<Option<HeldRecord>>>,
 }
 
 impl Abandon {
     /// Ends this process, and with its descriptors the pin; whoever still reads gets errors.
     fn run(self) -> ! {
-        report(&Report::Over(ending_now(&*self.reads)));
+        report(&Report::Over(ending_now(&*self.reads, &self.seen)));
         drop(self.record.lock().take());
         std::process::exit(Exit::Done.code().into())
     }
 }
 
-/// How the view is at this moment.
-fn ending_now(reads: &dyn ReadMeter) -> Ending {
-    let pin_lost = reads.look().err().map(|error| error.to_string());
+/// How the view is at this moment. That a pin ended is told by its index; why, by the engine, which may
+/// take a moment longer.
+fn ending_now(reads: &dyn ReadMeter, seen: &Mutex<LeaseView>) -> Ending {
+    let heard = || match *seen.lock() {
+        LeaseView::Ended(reason) => Some(reason.to_string()),
+        LeaseView::Held | LeaseView::EngineGone => None,
+    };
+    let pin_lost = reads.look().err().map(|error| {
+        let clock = Host::system().clock;
+        let until = clock.monotonic() + REASON_PATIENCE;
+        while *seen.lock() == LeaseView::Held && clock.monotonic() < until {
+            clock.sleep(LEASE_CHECK / 10);
+        }
+        heard().unwrap_or_else(|| error.to_string())
+    });
     let failed_read = reads.last_failure();
     Ending {
         pin_lost,

@@ -208,6 +208,10 @@ fn exit_of_pin(error: &PinError) -> Exit {
             kind: RefusalKind::TooManyPins | RefusalKind::TooManyConnections,
             ..
         } => Exit::InUse,
+        PinError::Refused {
+            kind: RefusalKind::Invalid,
+            ..
+        } => Exit::Usage,
         _ => Exit::Failed,
     }
 }

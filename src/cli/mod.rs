@@ -10,7 +10,9 @@
 //! umount --- unmounts, then waits until the daemon has let its record go
 //! ```
 
+mod age;
 mod background;
+mod bounds;
 mod check;
 mod daemon;
 mod dump;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::cli::background::{Background, Life, ViewSpec, mount_options};
+use crate::cli::bounds::BoundArgs;
 use crate::cli::daemon;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output;
@@ -19,6 +20,8 @@ pub(crate) struct ViewArgs {
     /// Append the daemon's log to FILE.
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) bounds: BoundArgs,
 }
 
 impl ViewArgs {
@@ -32,7 +35,8 @@ impl ViewArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exits 0 once the mount answers; the daemon then stays in the background until somebody unmounts:
-stillfs umount, umount(8), fusermount3 -u, or SIGTERM to the daemon.
+stillfs umount, umount(8), fusermount3 -u, or SIGTERM to the daemon. When the pin ends before, by its age,
+its shadow limit or a full disk, every further read fails, and stillfs status says why.
 
 Examples:
   stillfs mount /var/lib/app /mnt/still
@@ -57,6 +61,7 @@ pub(crate) fn run(args: &MountArgs) -> Outcome {
         mount_point: absolute(&args.mountpoint)?,
         options: args.view.options.clone(),
         holder: "stillfs mount".to_owned(),
+        bounds: args.view.bounds.clone(),
     };
     if args.foreground {
         return daemon::serve(&spec, Life::UntilUnmounted, &mut |mounted| {

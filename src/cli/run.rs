@@ -83,6 +83,7 @@ fn run_on_view(args: &RunArgs) -> Result<u8, Failure> {
         mount_point,
         options: args.view.options.clone(),
         holder: format!("stillfs run {}", args.command[0].to_string_lossy()),
+        bounds: args.view.bounds.clone(),
     };
     let view = Background::start(&spec, Life::AsLongAsInput, args.view.log.as_deref())?;
     let ran = run_command(&args.command, &spec.mount_point, signals);

@@ -56,9 +56,13 @@ pub(crate) struct ServeArgs {
     /// Log since the last checkpoint that starts the next
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::nonzero)]
     checkpoint_size: ByteSize,
-    /// Log at which new transactions wait for a checkpoint; not less than the checkpoint size
+    /// Log at which new transactions wait for a checkpoint, and pins that hold it up end; not less than the
+    /// checkpoint size
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::nonzero)]
     wal_limit: ByteSize,
+    /// Space on the file system that pins leave free for commits [default: --wal-limit and 1G more]
+    #[arg(long, value_name = "SIZE")]
+    free_space_floor: Option<ByteSize>,
 }
 
 impl ServeArgs {
@@ -77,6 +81,7 @@ impl ServeArgs {
             cache_bytes: self.cache.0,
             checkpoint_bytes: self.checkpoint_size.0,
             log_bytes_max: self.wal_limit.0,
+            free_floor_bytes: self.free_space_floor.map(|floor| floor.0),
         })
     }
 

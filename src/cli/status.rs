@@ -16,7 +16,7 @@ use crate::database::SOCKET_FILE;
 use crate::mount::Registry;
 use crate::mount::registry::{Listed, Liveness};
 use crate::os::{Host, xattr};
-use crate::pin::{PinClient, PinError, PinState, StatusReport};
+use crate::pin::{OnShadowFull, PinClient, PinError, PinState, StatusReport};
 use crate::source::native::rfc3339;
 
 /// How long a daemon may take to answer for itself.
@@ -58,6 +58,8 @@ struct MountShown {
     lsn: Option<u64>,
     snapshot: Option<String>,
     age_seconds: u64,
+    ends_in_seconds: Option<u64>,
+    warning: Option<String>,
     process_id: u32,
     bytes_served: Option<u64>,
     live_pages: Option<u64>,
@@ -76,6 +78,9 @@ struct EngineShown {
     lsn: Option<u64>,
     wal_bytes: Option<u64>,
     shadow_bytes: Option<u64>,
+    wal_bytes_max: Option<u64>,
+    free_bytes: Option<u64>,
+    free_floor_bytes: Option<u64>,
     pins: Vec<PinShown>,
 }
 
@@ -89,6 +94,18 @@ struct PinShown {
     lsn: u64,
     age_seconds: u64,
     max_age_seconds: u64,
+    /// Until it reaches its maximum age.
+    ends_in_seconds: u64,
+    /// `break` or `hold`.
+    on_full: String,
+    /// `null` if it has none.
+    shadow_limit_bytes: Option<u64>,
+    /// Over the last minutes.
+    growth_bytes_per_second: u64,
+    /// When it can keep no more, at the rates of the last minutes; `null` if never.
+    full_in_seconds: Option<u64>,
+    /// For how long checkpoints have waited for it; `null` if they do not.
+    holding_seconds: Option<u64>,
     pages_spilled: u64,
     pages_captured: u64,
     shadow_bytes: u64,
@@ -172,6 +189,8 @@ fn show_mount(host: &Host, listed: &Listed) -> MountShown {
         lsn: record.facts.get("lsn").and_then(|lsn| lsn.parse().ok()),
         snapshot: record.snapshot_wall_ns.map(rfc3339),
         age_seconds: Duration::from_nanos(age_ns).as_secs(),
+        ends_in_seconds: asked.as_ref().map(|status| status.ends_in_seconds),
+        warning: asked.as_ref().and_then(|status| status.warning.clone()),
         process_id: record.pid,
         bytes_served: asked.as_ref().map(|status| status.bytes_served),
         live_pages: asked.as_ref().map(|status| status.live_pages),
@@ -203,7 +222,7 @@ pub(crate) fn refuse_ended(path: &Path, outcome: Outcome) -> Outcome {
 }
 
 /// Asks the daemon through its mount. One that hangs costs a moment and a thread, nothing more.
-fn ask_daemon(mount_point: &Path) -> Option<ViewStatus> {
+pub(crate) fn ask_daemon(mount_point: &Path) -> Option<ViewStatus> {
     let (sender, received) = mpsc::channel();
     let path = mount_point.to_owned();
     thread::spawn(move || {
@@ -230,6 +249,9 @@ fn show_engine(source: &Path) -> EngineShown {
             lsn: None,
             wal_bytes: None,
             shadow_bytes: None,
+            wal_bytes_max: None,
+            free_bytes: None,
+            free_floor_bytes: None,
             pins: Vec::new(),
         },
     }
@@ -252,6 +274,15 @@ fn engine_shown(source: &Path, report: &StatusReport) -> EngineShown {
         lsn: pin.lsn.0,
         age_seconds: pin.age_ms / 1000,
         max_age_seconds: pin.max_age_ms / 1000,
+        ends_in_seconds: pin.max_age_ms.saturating_sub(pin.age_ms) / 1000,
+        on_full: match pin.on_full {
+            OnShadowFull::Break => "break".to_owned(),
+            OnShadowFull::Hold => "hold".to_owned(),
+        },
+        shadow_limit_bytes: Some(pin.shadow_limit_bytes).filter(|limit| *limit > 0),
+        growth_bytes_per_second: pin.growth_bytes_per_second,
+        full_in_seconds: pin.full_in_ms.map(|ms| ms / 1000),
+        holding_seconds: pin.holding_ms.map(|ms| ms / 1000),
         pages_spilled: pin.spilled_pages,
         pages_captured: pin.captured_pages,
         shadow_bytes: pin.shadow_bytes,
@@ -268,6 +299,9 @@ fn engine_shown(source: &Path, report: &StatusReport) -> EngineShown {
         lsn: Some(engine.lsn.0),
         wal_bytes: Some(engine.wal_bytes),
         shadow_bytes: Some(engine.shadow_bytes),
+        wal_bytes_max: Some(engine.wal_bytes_max),
+        free_bytes: engine.free_bytes,
+        free_floor_bytes: Some(engine.free_floor_bytes),
         pins: pins.collect(),
     }
 }
@@ -286,7 +320,12 @@ fn print(status: &Status) {
             mount.state,
             reason.unwrap_or_default()
         ));
-        output::line(&format!("  age       {since}"));
+        let left = mount.ends_in_seconds.map(seconds);
+        let left = left.map(|left| format!(", ends in {left}"));
+        output::line(&format!("  age       {since}{}", left.unwrap_or_default()));
+        if let Some(warning) = &mount.warning {
+            output::line(&format!("  warning   {warning}"));
+        }
         if let (Some(timestamp), Some(lsn)) = (mount.timestamp, mount.lsn) {
             let at = mount.snapshot.as_deref().unwrap_or("?");
             output::line(&format!("  snapshot  commit {timestamp}, LSN {lsn}, {at}"));
@@ -308,20 +347,53 @@ fn print(status: &Status) {
         }
         if let (Some(wal), Some(shadow)) = (engine.wal_bytes, engine.shadow_bytes) {
             let (wal, shadow) = (output::bytes(wal), output::bytes(shadow));
-            output::line(&format!("  on disk   log {wal}, shadow {shadow}"));
-        }
-        for pin in &engine.pins {
-            let age = output::duration(Duration::from_secs(pin.age_seconds));
+            let limit = output::bytes(engine.wal_bytes_max.unwrap_or_default());
             output::line(&format!(
-                "  pin       {} by {}: {}, commit {}, age {age}, {} spilled, {} captured, {}",
-                pin.pin,
-                pin.holder,
-                pin.state,
-                pin.timestamp,
-                pin.pages_spilled,
-                pin.pages_captured,
-                output::bytes(pin.shadow_bytes)
+                "  on disk   log {wal} of {limit}, shadow {shadow}"
             ));
         }
+        if let (Some(free), Some(floor)) = (engine.free_bytes, engine.free_floor_bytes) {
+            let (free, floor) = (output::bytes(free), output::bytes(floor));
+            output::line(&format!("  free      {free}; pins leave {floor}"));
+        }
+        engine.pins.iter().for_each(print_pin);
     }
+}
+
+fn print_pin(pin: &PinShown) {
+    output::line(&format!(
+        "  pin       {} by {}: {}, commit {}, age {} of {}",
+        pin.pin,
+        pin.holder,
+        pin.state,
+        pin.timestamp,
+        seconds(pin.age_seconds),
+        seconds(pin.max_age_seconds)
+    ));
+    let limit = pin
+        .shadow_limit_bytes
+        .map_or("no limit".to_owned(), output::bytes);
+    output::line(&format!(
+        "    shadow  {} of {limit}, then {}; {} spilled, {} captured",
+        output::bytes(pin.shadow_bytes),
+        pin.on_full,
+        pin.pages_spilled,
+        pin.pages_captured
+    ));
+    let full = pin
+        .full_in_seconds
+        .map(|left| format!(", full in {}", seconds(left)));
+    let held = pin
+        .holding_seconds
+        .map(|since| format!(", checkpoints wait for {}", seconds(since)));
+    output::line(&format!(
+        "    growth  {}/s{}{}",
+        output::bytes(pin.growth_bytes_per_second),
+        full.unwrap_or_default(),
+        held.unwrap_or_default()
+    ));
+}
+
+fn seconds(count: u64) -> String {
+    output::duration(Duration::from_secs(count))
 }

@@ -10,6 +10,7 @@ use clap::Args;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::mount::absolute;
 use crate::cli::output;
+use crate::cli::status::ask_daemon;
 use crate::mount::registry::Wait;
 use crate::mount::unmount::UnmountError;
 use crate::mount::{Lazy, Registry, unmount};
@@ -23,7 +24,8 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
 /// Arguments of `stillfs umount`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Returns when the pin is released. Also cleans the mount point of a daemon that died.
+Returns when the pin is released. Exits 13 if it had ended before, by its age, its shadow limit or a full
+disk: a copy that was made may then be incomplete, whatever the copy tool said. Also cleans the mount point of a daemon that died.
 
 Example:
   stillfs umount /mnt/still")]
@@ -40,6 +42,8 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
     let path = absolute(&args.mountpoint)?;
     let registry = Registry::of_this_user()?;
     let watch = registry.watch(&path)?;
+    // Only a daemon that serves can say how its pin is, so it is asked before.
+    let ended = ask_daemon(&path).filter(|status| status.state == "ended");
     let done = tell_if_slow(&path, &registry);
     let lazy = if args.lazy { Lazy::Yes } else { Lazy::No };
     match unmount(&path, lazy) {
@@ -62,7 +66,17 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
     }
     registry.remove_dead(&path)?;
     drop(done);
-    Ok(Exit::Done)
+    match ended {
+        None => Ok(Exit::Done),
+        Some(status) => Err(Failure::new(
+            Exit::PinLost,
+            anyhow::anyhow!(
+                "{} is unmounted, but its pin had ended before: {}; what was read since is not whole",
+                path.display(),
+                status.reason.unwrap_or_default()
+            ),
+        )),
+    }
 }
 
 /// After a while says whom this waits for, unless the result was dropped before.

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::id::PinId;
-use crate::shadow::ShadowError;
+use crate::shadow::{EndReason, ShadowError};
 use crate::view::tree::ReadError;
 
 /// Any failure of a [`crate::Database`] that is not the engine's alone.
@@ -34,6 +35,20 @@ pub enum DatabaseError {
         /// What it said.
         source: io::Error,
     },
+    /// A maximum age that no pin can have.
+    #[error("a pin's maximum age is from 1 s to 366 days, not {} ms", found.as_millis())]
+    MaxAge {
+        /// What was asked for.
+        found: Duration,
+    },
+    /// A shadow limit that no pin can keep.
+    #[error("a shadow limit of {found} bytes is less than every pin takes, {min} bytes")]
+    ShadowLimit {
+        /// What was asked for.
+        found: u64,
+        /// The least.
+        min: u64,
+    },
     /// Nobody may have that pin back.
     #[error("no adopted pin {pin} waits to be reclaimed with that token")]
     NotReclaimable {
@@ -56,6 +71,11 @@ impl DatabaseError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Engine(error) => error.kind(),
+            Self::Shadow(
+                ShadowError::NoRoom { .. }
+                | ShadowError::AtLimit { .. }
+                | ShadowError::Ended(EndReason::ShadowFull | EndReason::DiskFull),
+            ) => ErrorKind::NoSpace,
             Self::Shadow(ShadowError::Ended(_)) => ErrorKind::PinLost,
             Self::Shadow(ShadowError::Io { source, .. }) | Self::Io { source, .. } => {
                 match source.kind() {
@@ -66,6 +86,7 @@ impl DatabaseError {
             Self::View(ReadError::PinEnded { .. }) | Self::NotReclaimable { .. } => {
                 ErrorKind::PinLost
             }
+            Self::MaxAge { .. } | Self::ShadowLimit { .. } => ErrorKind::Invalid,
             Self::Moved { .. } => ErrorKind::Corrupt,
             Self::Shadow(_) | Self::View(_) | Self::Pin(_) => ErrorKind::Internal,
         }

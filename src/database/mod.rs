@@ -29,7 +29,9 @@
 mod error;
 #[cfg(test)]
 mod fencing_test;
+mod outlook;
 mod pin;
+mod pin_options;
 mod pinning;
 #[cfg(test)]
 mod restart_test;
@@ -40,6 +42,7 @@ mod state;
 mod takeover_test;
 #[cfg(test)]
 mod tests;
+mod trend;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -51,16 +54,19 @@ use crate::engine::error::EngineError;
 use crate::engine::error::Result as EngineResult;
 pub use crate::engine::{
     CheckReport, CheckpointReport, CommitPoint, Create, Engine, EngineOptions, EngineStats,
-    Finding, Header, Identity, KEY_BYTES_MAX, Keys, LOCK_FILE, LOG_DIR, PAGE_FILE, Problem, Range,
-    ReadTransaction, Snapshot, Totals, VALUE_BYTES_MAX, WriteTransaction, looks_like_database,
+    FREE_ABOVE_LOG, Finding, Header, Identity, KEY_BYTES_MAX, Keys, LOCK_FILE, LOG_DIR, PAGE_FILE,
+    Problem, Range, ReadTransaction, Snapshot, Totals, VALUE_BYTES_MAX, WriteTransaction,
+    looks_like_database,
 };
 use crate::id::{DatabaseId, PinId};
 use crate::os::Host;
 use crate::pin::{EndPins, PinServer, PinServerLimits};
 
 use crate::shadow::Tenure;
+pub use crate::shadow::index::OnFull;
 pub use error::DatabaseError;
-pub use pin::{HandedOver, Pin};
+pub use pin::{HandedOver, Pin, PinLimits};
+pub use pin_options::PinOptions;
 pub use pinning::{NativeHeader, PinTimes};
 use state::State;
 
@@ -178,14 +184,21 @@ impl Database {
     ///
     /// Errors: `Shadow`, `Engine`, `Io`, `Moved`; nothing is then left of the pin.
     pub fn pin(&self) -> Result<Pin, DatabaseError> {
-        Ok(Pin::take(&self.handle.state)?.0)
+        self.pin_with(&PinOptions::default())
+    }
+
+    /// Pins the newest commit in this process, with limits of its own.
+    ///
+    /// Errors: `MaxAge`, `ShadowLimit`; as for [`Database::pin`].
+    pub fn pin_with(&self, options: &PinOptions) -> Result<Pin, DatabaseError> {
+        Ok(Pin::take(&self.handle.state, options)?.0)
     }
 
     /// Pins the newest commit, and starts a read of the very same one.
     ///
     /// Errors: as for [`Database::pin`].
     pub fn pin_and_read(&self) -> Result<(Pin, ReadTransaction), DatabaseError> {
-        let (pin, snapshot) = Pin::take(&self.handle.state)?;
+        let (pin, snapshot) = Pin::take(&self.handle.state, &PinOptions::default())?;
         Ok((pin, snapshot.into()))
     }
 

@@ -2,16 +2,30 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::database::error::DatabaseError;
-use crate::database::pinning::{self, NativeHeader, PinTerms, PinTimes};
+use crate::database::pin_options::PinOptions;
+use crate::database::pinning::{self, NativeHeader, PinTimes};
 use crate::database::state::State;
 use crate::engine::{Engine, Snapshot};
 use crate::id::{DatabaseId, PinId};
 use crate::lsn::{Lsn, Timestamp};
 use crate::os::Host;
+use crate::shadow::index::OnFull;
 use crate::shadow::{EndReason, HeldPin, PinCounts, lock_held};
 use crate::view::{PinnedFile, ViewFile};
+
+/// What bounds a pin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinLimits {
+    /// After how long it ends by itself.
+    pub max_age: Option<Duration>,
+    /// What happens when it may keep no more.
+    pub on_full: OnFull,
+    /// Bytes of page images that it may keep.
+    pub shadow_limit_bytes: Option<u64>,
+}
 
 /// The right to read one committed state for as long as this is held, whatever is written.
 ///
@@ -40,8 +54,11 @@ pub struct HandedOver {
 }
 
 impl Pin {
-    pub(super) fn take(state: &Arc<State>) -> Result<(Self, Snapshot), DatabaseError> {
-        let taken = pinning::take(state, &PinTerms::default())?;
+    pub(super) fn take(
+        state: &Arc<State>,
+        options: &PinOptions,
+    ) -> Result<(Self, Snapshot), DatabaseError> {
+        let taken = pinning::take(state, options)?;
         match pinning::open_view(state, &taken.held) {
             Ok(view) => {
                 let pin = Self {
@@ -107,6 +124,17 @@ impl Pin {
     #[must_use]
     pub fn counts(&self) -> PinCounts {
         self.held.counts()
+    }
+
+    /// What bounds it; the limit of its shadow is that of the default where none was asked for.
+    #[must_use]
+    pub fn limits(&self) -> PinLimits {
+        let header = self.held.header();
+        PinLimits {
+            max_age: header.max_age,
+            on_full: header.on_full,
+            shadow_limit_bytes: header.shadow_limit_bytes,
+        }
     }
 
     /// Why it ended by itself, if it did.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::database::error::DatabaseError;
+use crate::database::pin_options::PinOptions;
 use crate::database::state::State;
 use crate::engine::header::HEADER_BYTES;
 use crate::engine::{Engine, Header, Snapshot};
@@ -15,7 +16,7 @@ use crate::id::PinId;
 use crate::lsn::{Lsn, Timestamp};
 use crate::os::{Disk, File, OpenMode};
 use crate::page::PageNo;
-use crate::shadow::index::{IndexHeader, OnFull};
+use crate::shadow::index::IndexHeader;
 use crate::shadow::{EndReason, HeldPin};
 use crate::view::{LiveHeader, LiveIdentity, PinnedFile};
 
@@ -30,14 +31,6 @@ pub struct PinTimes {
     pub total: Duration,
 }
 
-/// What is asked of a pin.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct PinTerms {
-    pub(super) max_age: Option<Duration>,
-    pub(super) on_full: OnFull,
-    pub(super) shadow_limit_bytes: Option<u64>,
-}
-
 /// A pin that was taken: granted, active, and held by whoever has this.
 #[derive(Debug)]
 pub(super) struct TakenPin {
@@ -50,10 +43,12 @@ pub(super) struct TakenPin {
 
 /// Takes a pin at the newest commit.
 ///
-/// Errors: `Shadow` or `Engine`; the pin is then ended, and nothing is left of it.
-pub(super) fn take(state: &State, terms: &PinTerms) -> Result<TakenPin, DatabaseError> {
+/// Errors: `MaxAge`, `ShadowLimit`, `Shadow` or `Engine`; the pin is then ended, and nothing is left of
+/// it.
+pub(super) fn take(state: &State, options: &PinOptions) -> Result<TakenPin, DatabaseError> {
+    options.check(state.engine.page_size())?;
     let token = random_32(&state.engine)?;
-    let held = prepare(state, token, terms)?;
+    let held = prepare(state, token, options)?;
     let taken = spill_and_grant(state, &held);
     match taken {
         Ok((times, snapshot)) => {
@@ -82,7 +77,7 @@ pub(super) fn take(state: &State, terms: &PinTerms) -> Result<TakenPin, Database
 fn prepare(
     state: &State,
     token: [u8; 32],
-    terms: &PinTerms,
+    options: &PinOptions,
 ) -> Result<Arc<HeldPin>, DatabaseError> {
     let id = random_32(&state.engine)?;
     let mut pin = [0; 16];
@@ -101,11 +96,11 @@ fn prepare(
         wall_ns: 0,
         live: state.live,
         granted: false,
-        on_full: terms.on_full,
+        on_full: options.on_full,
         slots: state.shadow.slots_identity()?,
         taken: state.engine.host().clock.monotonic(),
-        max_age: terms.max_age,
-        shadow_limit_bytes: terms.shadow_limit_bytes,
+        max_age: Some(options.max_age),
+        shadow_limit_bytes: options.shadow_limit_bytes,
         live_sequence: 0,
     };
     Ok(state.shadow.prepare(header)?)
@@ -164,6 +159,7 @@ fn spill_and_grant(
     state.engine.settle_live()?;
     state.engine.refuse_if_poisoned()?;
     state.shadow.sync_index(held)?;
+    state.shadow.bound(held);
     held.grant();
     state.shadow.write_header(held)?;
     let total = clock.monotonic().saturating_sub(begun);
@@ -321,7 +317,7 @@ mod tests {
         let database =
             Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
         let shadow = database.handle.state.shadow.clone();
-        let held = prepare(&database.handle.state, [7; 32], &PinTerms::default()).unwrap();
+        let held = prepare(&database.handle.state, [7; 32], &PinOptions::default()).unwrap();
         shadow.activate(&held);
         shadow.write_header(&held).unwrap();
         let fault = DiskFault::errno(Operation::SetLen, EIO);
@@ -375,25 +371,5 @@ mod tests {
             "{refused}"
         );
         assert_eq!(database.stats().pins, 0);
-    }
-
-    /// P1: a pin does not outlast its maximum age, whoever holds it.
-    #[test]
-    fn pin_ends_at_its_maximum_age() {
-        let simulated = Host::simulated(16);
-        let database =
-            Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
-        let hour = Duration::from_secs(3600);
-        let terms = PinTerms {
-            max_age: Some(hour),
-            ..PinTerms::default()
-        };
-        let taken = take(&database.handle.state, &terms).unwrap();
-        simulated.clock.advance(hour);
-        database.tend();
-        assert_eq!(taken.held.ended(), None);
-        simulated.clock.advance(Duration::from_secs(1));
-        database.tend();
-        assert_eq!(taken.held.ended(), Some(EndReason::Expired));
     }
 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::database::error::DatabaseError;
-use crate::database::pinning::{self, PinTerms, TakenPin};
+use crate::database::outlook::shadow_bytes;
+use crate::database::pin_options::PinOptions;
+use crate::database::pinning::{self, TakenPin};
 use crate::database::state::{PinNote, State};
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::os::File;
@@ -18,9 +20,6 @@ use crate::pin::{
 };
 use crate::shadow::index::OnFull;
 use crate::shadow::{self, HeldPin, Tenure};
-
-/// How long a pin lasts unless its holder asks for less or more.
-const MAX_AGE_DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The database, as the pin server sees it. The server goes before the database does.
 #[derive(Debug)]
@@ -52,7 +51,7 @@ impl PinService for Service {
     fn pin(&self, request: &PinRequest, peer: &PeerCredentials) -> Result<GrantedPin, PinRefusal> {
         let stopping = PinRefusal::new(RefusalKind::Stopping, "the engine is stopping");
         let state = self.state.upgrade().ok_or(stopping)?;
-        let taken = pinning::take(&state, &terms(request)).map_err(|error| refusal(&error))?;
+        let taken = pinning::take(&state, &options(request)).map_err(|error| refusal(&error))?;
         let held = taken.held.clone();
         grant(&state, taken, request, peer).map_err(|error| {
             let ended = state.shadow.end(&held, shadow::EndReason::Refused);
@@ -119,11 +118,11 @@ fn grant(
     })
 }
 
-/// What a request asks for, with the default age.
-fn terms(request: &PinRequest) -> PinTerms {
+/// What a request asks for, with the defaults.
+fn options(request: &PinRequest) -> PinOptions {
     let max_age = request.max_age_ms.map(Duration::from_millis);
-    PinTerms {
-        max_age: Some(max_age.unwrap_or(MAX_AGE_DEFAULT)),
+    PinOptions {
+        max_age: max_age.unwrap_or(PinOptions::MAX_AGE_DEFAULT),
         on_full: match request.on_full {
             OnShadowFull::Break => OnFull::Break,
             OnShadowFull::Hold => OnFull::Hold,
@@ -163,6 +162,7 @@ fn refusal(error: &DatabaseError) -> PinRefusal {
     let kind = match error {
         DatabaseError::Engine(EngineError::Poisoned { .. }) => RefusalKind::Poisoned,
         error if error.kind() == ErrorKind::NoSpace => RefusalKind::NoSpace,
+        error if error.kind() == ErrorKind::Invalid => RefusalKind::Invalid,
         _ => RefusalKind::Internal,
     };
     PinRefusal::new(kind, &error.to_string())
@@ -176,6 +176,8 @@ fn status(state: &State) -> StatusReport {
     let identity = state.engine.identity();
     let stats = state.engine.stats();
     let now = state.engine.host().clock.monotonic();
+    let mut trends = state.trends.lock();
+    let outlook = trends.observe(state, now);
     let engine = EngineStatus {
         database_id: identity.database,
         history_id: identity.history,
@@ -195,12 +197,20 @@ fn status(state: &State) -> StatusReport {
         lsn: crate::lsn::Lsn(stats.lsn),
         wal_bytes: stats.wal_bytes,
         shadow_bytes: state.shadow.slot_counts().1,
+        wal_bytes_max: state.log_bytes_max,
+        free_bytes: outlook.free_bytes,
+        free_floor_bytes: outlook.floor_bytes,
     };
     let notes = state.notes.lock();
     let pins = state.shadow.pins();
-    let pins = pins
-        .iter()
-        .map(|held| pin_status(held, notes.get(&held.header().pin), now));
+    let pins = pins.iter().map(|held| {
+        let (growth, full_in) = trends.of_pin(&outlook, held);
+        PinStatus {
+            growth_bytes_per_second: growth,
+            full_in_ms: full_in.map(millis),
+            ..pin_status(held, notes.get(&held.header().pin), now)
+        }
+    });
     StatusReport {
         engine,
         pins: pins.collect(),
@@ -215,6 +225,7 @@ fn pin_status(held: &HeldPin, note: Option<&PinNote>, now: Duration) -> PinStatu
             reason: reason_of(reason),
         },
         (None, true) if matches!(held.tenure(), Tenure::Unclaimed { .. }) => PinState::Adopted,
+        (None, true) if held.holding_since().is_some() => PinState::Holding,
         (None, true) => PinState::Granted,
         (None, false) => PinState::Spilling,
     };
@@ -234,9 +245,19 @@ fn pin_status(held: &HeldPin, note: Option<&PinNote>, now: Duration) -> PinStatu
         captured_pages: counts.captured_pages,
         spilled_pages: counts.spilled_pages,
         shared_slots: counts.shadowed_pages.saturating_sub(counts.written_pages),
-        shadow_bytes: counts.shadowed_pages * u64::from(header.page_size.get()),
+        shadow_bytes: shadow_bytes(held),
         state,
         peer_process_id: note.map_or(0, |note| note.peer_process_id),
+        on_full: match header.on_full {
+            OnFull::Break => OnShadowFull::Break,
+            OnFull::Hold => OnShadowFull::Hold,
+        },
+        shadow_limit_bytes: header.shadow_limit_bytes.unwrap_or(0),
+        growth_bytes_per_second: 0,
+        full_in_ms: None,
+        holding_ms: held
+            .holding_since()
+            .map(|since| millis(now.saturating_sub(since))),
     }
 }
 
@@ -257,6 +278,9 @@ fn gone(welcome: &WelcomeFacts) -> EngineStatus {
         lsn: crate::lsn::Lsn::ZERO,
         wal_bytes: 0,
         shadow_bytes: 0,
+        wal_bytes_max: 0,
+        free_bytes: None,
+        free_floor_bytes: 0,
     }
 }
 
@@ -269,6 +293,9 @@ fn reason_of(reason: shadow::EndReason) -> EndReason {
         shadow::EndReason::Released | shadow::EndReason::Refused => EndReason::Released,
         shadow::EndReason::Broken => EndReason::CaptureFailed,
         shadow::EndReason::Expired => EndReason::Expired,
+        shadow::EndReason::ShadowFull => EndReason::ShadowFull,
+        shadow::EndReason::DiskFull => EndReason::DiskFull,
+        shadow::EndReason::LogFull => EndReason::LogFull,
         shadow::EndReason::Poisoned => EndReason::Poisoned,
         shadow::EndReason::Stopped => EndReason::Stopped,
         shadow::EndReason::Unclaimed => EndReason::Unclaimed,

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::engine::{CaptureFailure, PreImageSink};
+use crate::engine::{CaptureFailure, Keep, PreImageSink, Pressure};
 use crate::os::{Clock, File};
 use crate::page::PageNo;
-use crate::shadow::{EndReason, Shadow};
+use crate::shadow::{EndReason, Kept, Shadow, Shortage};
 
 /// The shadow, as the engine calls it.
 #[derive(Debug)]
@@ -15,9 +15,23 @@ pub(super) struct ShadowSink {
 }
 
 impl PreImageSink for ShadowSink {
-    fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<(), CaptureFailure> {
+    fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<Keep, CaptureFailure> {
         self.shadow.tend_sometimes(self.clock.monotonic());
-        Ok(self.shadow.before_overwrite(pages, live)?)
+        Ok(match self.shadow.before_overwrite(pages, live)? {
+            Kept::All => Keep::Kept,
+            Kept::NotYet => Keep::Held,
+        })
+    }
+
+    fn passed(&self) {
+        self.shadow.passed();
+    }
+
+    fn relieve(&self, pressure: Pressure) -> bool {
+        self.shadow.relieve(match pressure {
+            Pressure::LogFull => Shortage::Log,
+            Pressure::DiskFull => Shortage::Disk,
+        })
     }
 
     fn poisoned(&self) {

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::database::SHADOW_DIR;
 use crate::database::error::DatabaseError;
+use crate::database::outlook::Trends;
 use crate::database::sink::ShadowSink;
 use crate::engine::{Engine, EngineOptions, OpenFacts, PreImageSink};
 use crate::id::{DatabaseId, PinId};
@@ -33,12 +34,16 @@ pub(super) struct State {
     pub(super) live: FileIdentity,
     pub(super) opened: Duration,
     pub(super) notes: Mutex<HashMap<PinId, PinNote>>,
+    pub(super) trends: Mutex<Trends>,
+    pub(super) log_bytes_max: u64,
 }
 
 impl State {
     /// Ends the pins whose time is over, and forgets what was known of those that ended.
     pub(super) fn tend(&self) {
-        self.shadow.tend(self.engine.host().clock.monotonic());
+        let now = self.engine.host().clock.monotonic();
+        self.shadow.tend(now);
+        self.trends.lock().observe(self, now);
         let pins = self.shadow.pins();
         let is_there = |id: &PinId| pins.iter().any(|pin| pin.header().pin == *id);
         self.notes.lock().retain(|id, _| is_there(id));
@@ -75,7 +80,12 @@ impl State {
         let mut prepare = |facts: &OpenFacts| {
             // D5: pins of earlier incarnations are taken over, ended, or left to be fenced.
             let takeover = takeover(facts, host.clock.monotonic());
-            let shadow = Shadow::open(host.disk.clone(), &dir.join(SHADOW_DIR), &takeover)?;
+            let shadow = Shadow::open(
+                host,
+                &dir.join(SHADOW_DIR),
+                &takeover,
+                options.floor_bytes(),
+            )?;
             let shadow = Arc::new(shadow);
             opened = Some((shadow.clone(), facts.live));
             let clock = host.clock.clone();
@@ -90,6 +100,8 @@ impl State {
             live,
             opened: host.clock.monotonic(),
             notes: Mutex::default(),
+            trends: Mutex::default(),
+            log_bytes_max: options.log_bytes_max,
         }))
     }
 }

@@ -85,7 +85,7 @@ fn full_shadow_breaks_the_pin_and_not_the_writer() {
         .set_faults(Faults::none().with(full.times(u64::MAX)));
     database.checkpoint().unwrap();
     simulated.disk.set_faults(Faults::none());
-    assert_eq!(pin.ended(), Some(EndReason::Broken));
+    assert_eq!(pin.ended(), Some(EndReason::DiskFull));
     assert_eq!(end_seen(read_all(&pin)), EndSeen::IndexCut);
     fill(&database, 3);
     assert_eq!(database.stats().shadow_slots, 0);
@@ -103,7 +103,7 @@ fn full_index_breaks_the_pin_and_gives_every_slot_back() {
         .set_faults(Faults::none().with(full.times(u64::MAX)));
     database.checkpoint().unwrap();
     simulated.disk.set_faults(Faults::none());
-    assert_eq!(pin.ended(), Some(EndReason::Broken));
+    assert_eq!(pin.ended(), Some(EndReason::DiskFull));
     assert_eq!(database.stats().shadow_slots, 0);
     assert_eq!(database.stats().shadow_bytes, 0);
 }

@@ -23,14 +23,14 @@ use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{Header, HeaderState};
 use crate::engine::shared::{BellState, Shared};
 use crate::engine::wal::RecordKind;
-use crate::engine::writeback::Writeback;
+use crate::engine::writeback::{Keep, Pressure, Writeback};
 use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::os::{self, OpenMode};
 use crate::page::PageNo;
 
-/// How long the checkpointer rests after a checkpoint that failed.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// How long the checkpointer rests after a checkpoint that failed or was held up.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a checkpoint did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -39,6 +39,10 @@ pub struct CheckpointReport {
     pub pages_written: u64,
     /// Bytes of log that were let go.
     pub log_bytes_freed: u64,
+    /// Whether it stopped before its end, because a page that it had to overwrite is still needed and
+    /// there is no room to keep it. Nothing is wrong: the log keeps what is left, and the next
+    /// checkpoint goes on here.
+    pub is_held: bool,
 }
 
 impl Shared {
@@ -54,23 +58,53 @@ impl Shared {
         self.run_checkpoint_alone(&mut self.checkpoint_lock.lock())
     }
 
-    /// Runs a checkpoint only if the log is still longer than `bytes` once it is this one's turn.
-    pub(crate) fn checkpoint_if_longer_than(&self, bytes: u64) -> Result<()> {
+    fn run_checkpoint_alone(&self, fixed: &mut Option<FixedTarget>) -> Result<CheckpointReport> {
+        let report = self.reach_newest(fixed)?;
+        if !report.is_held
+            && let Some(sink) = &self.sink
+        {
+            sink.passed();
+        }
+        Ok(report)
+    }
+
+    /// Runs a checkpoint if the log is longer than its limit, and ends what holds it up: no writer waits
+    /// for whoever needs old pages. One that is held up shortens the log all the same where newer
+    /// versions made an earlier target's pages needless; that may do.
+    ///
+    /// Errors: as for [`Shared::checkpoint`].
+    pub(crate) fn shorten_log(&self) -> Result<()> {
+        let relieve = || {
+            let sink = self.sink.as_deref();
+            sink.is_some_and(|sink| sink.relieve(Pressure::LogFull))
+        };
+        while self.checkpoint_if_too_long()?.is_held && self.is_log_too_long()? && relieve() {}
+        Ok(())
+    }
+
+    fn is_log_too_long(&self) -> Result<bool> {
+        Ok(self.log()?.bytes() > self.sizes.log_bytes_max)
+    }
+
+    /// Runs a checkpoint only if the log is still too long once it is this one's turn.
+    fn checkpoint_if_too_long(&self) -> Result<CheckpointReport> {
         let mut fixed = self.checkpoint_lock.lock();
-        if self.log()?.bytes() <= bytes {
-            return Ok(());
+        if !self.is_log_too_long()? {
+            return Ok(CheckpointReport::default());
         }
         self.hear_poison(self.run_checkpoint_alone(&mut fixed))
-            .map(drop)
     }
 
     /// `fixed` is a target that an earlier checkpoint fixed and did not reach. It is reached first, so
     /// that a checkpoint that keeps failing does not start a segment each time.
-    fn run_checkpoint_alone(&self, fixed: &mut Option<FixedTarget>) -> Result<CheckpointReport> {
+    fn reach_newest(&self, fixed: &mut Option<FixedTarget>) -> Result<CheckpointReport> {
         let unfinished = match *fixed {
             Some(target) => self.reach(target, fixed)?,
             None => CheckpointReport::default(),
         };
+        if unfinished.is_held {
+            return Ok(unfinished);
+        }
         let newest = self.registry.points().newest;
         let is_reached = self.header.lock().point.lsn == newest.lsn;
         if is_reached && self.table.unwritten_pages(Lsn::MAX).is_empty() {
@@ -83,6 +117,7 @@ impl Shared {
         Ok(CheckpointReport {
             pages_written: unfinished.pages_written + report.pages_written,
             log_bytes_freed: unfinished.log_bytes_freed + report.log_bytes_freed,
+            is_held: report.is_held,
         })
     }
 
@@ -120,9 +155,20 @@ impl Shared {
             registry: &self.registry,
             gate: &self.gate,
             sink: self.sink.as_deref(),
+            relief: &self.relief,
             is_unsynced: &self.is_live_unsynced,
         };
-        let pages_written = writeback.write_all(target.lsn)?;
+        let written = writeback.write_all(target.lsn)?;
+        self.counters
+            .pages_written
+            .fetch_add(written.pages, Ordering::Relaxed);
+        if written.keep == Keep::Held {
+            return Ok(CheckpointReport {
+                pages_written: written.pages,
+                is_held: true,
+                ..CheckpointReport::default()
+            });
+        }
         if fault::is(Fault::SegmentRemovedEarly) {
             log.remove_before(log_start)?;
         }
@@ -138,19 +184,20 @@ impl Shared {
         *fixed = None;
         {
             let _append = self.append.lock();
-            log.append_note(RecordKind::CheckpointEnd, &target.lsn.0.to_le_bytes())?;
+            let sink = self.sink.as_deref();
+            self.relief.with(sink, || {
+                log.append_note(RecordKind::CheckpointEnd, &target.lsn.0.to_le_bytes())
+            })?;
         }
         let before = log.bytes();
         log.remove_before(log_start)?;
         self.table.sweep(&self.registry.snapshot());
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-        self.counters
-            .pages_written
-            .fetch_add(pages_written, Ordering::Relaxed);
         let log_bytes_freed = before.saturating_sub(log.bytes());
         Ok(CheckpointReport {
-            pages_written,
+            pages_written: written.pages,
             log_bytes_freed,
+            is_held: false,
         })
     }
 
@@ -159,8 +206,11 @@ impl Shared {
         let log = self.log()?;
         let mut append = self.append.lock();
         let target = self.registry.points().newest;
-        log.append_note(RecordKind::CheckpointBegin, &target.lsn.0.to_le_bytes())?;
-        let log_start = log.rotate()?;
+        let sink = self.sink.as_deref();
+        self.relief.with(sink, || {
+            log.append_note(RecordKind::CheckpointBegin, &target.lsn.0.to_le_bytes())
+        })?;
+        let log_start = self.relief.with(sink, || log.rotate())?;
         if !fault::is(Fault::DeltaBeforeStart) {
             append.imaged.clear();
         }
@@ -208,6 +258,7 @@ impl Shared {
             false => PageNo(next.sequence % 2),
         };
         let offset = copy.0 * u64::from(self.page_size.get());
+        // It grows nothing, and at an open nothing may be given up yet: no relief.
         os::write_all_at(&*self.data, &next.encode(copy), offset).map_err(EngineError::io_at(
             "write",
             FileRole::PageFile,
@@ -291,12 +342,14 @@ fn run(shared: &Shared) {
         }
         *state = BellState::Quiet;
         drop(state);
-        if let Err(error) = shared.checkpoint() {
-            // The log keeps everything; the next commit that crosses the threshold rings again.
-            tracing::error!(%error, dir = %shared.dir.display(), "checkpoint failed");
-            let mut state = shared.bell.state.lock();
-            if *state != BellState::Stop {
-                shared.bell.rung.wait_for(&mut state, PAUSE_AFTER_FAILURE);
+        match shared.checkpoint() {
+            Ok(report) if !report.is_held => {}
+            // What holds it up may end at any time, and no commit would tell of that.
+            Ok(_) => shared.bell.rest(PAUSE, BellState::Wanted),
+            Err(error) => {
+                // The log keeps everything; the next commit that crosses the threshold rings again.
+                tracing::error!(%error, dir = %shared.dir.display(), "checkpoint failed");
+                shared.bell.rest(PAUSE, BellState::Quiet);
             }
         }
     }

@@ -39,7 +39,9 @@ impl Shared {
         let mut append = self.append.lock();
         let (records, point, pages) =
             encode(changed, &append.imaged, &fields, log.end(), log.salt());
-        log.append(&records, pages.iter().map(|(page, _)| *page))?;
+        self.relief.with(self.sink.as_deref(), || {
+            log.append(&records, pages.iter().map(|(page, _)| *page))
+        })?;
         drop(records);
         let readers = self.registry.snapshot();
         for (page, image) in pages {

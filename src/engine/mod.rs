@@ -57,6 +57,7 @@ pub(crate) mod page_io;
 mod page_table;
 mod readers;
 mod recovery;
+mod relief;
 mod shared;
 mod snapshot;
 pub mod takeover;
@@ -83,14 +84,16 @@ pub use commit_point::CommitPoint;
 pub use create::{LOCK_FILE, PAGE_FILE};
 use error::Result;
 pub use header::Header;
-pub use open::{Create, EngineOptions, OpenFacts, PrepareSink, looks_like_database};
+pub use open::{
+    Create, EngineOptions, FREE_ABOVE_LOG, OpenFacts, PrepareSink, looks_like_database,
+};
 pub use shared::Identity;
 use shared::{BellState, Shared};
 pub use snapshot::{Frozen, Snapshot};
 pub use transaction::{KEY_BYTES_MAX, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction};
 pub use wal::LOG_DIR;
 pub use walk::{Keys, Range};
-pub use writeback::{CaptureFailure, PreImageSink};
+pub use writeback::{CaptureFailure, Keep, PreImageSink, Pressure};
 
 /// An open database, without pins. Dropping it without [`Engine::close`] is like a crash: the next
 /// open replays the log.
@@ -187,8 +190,9 @@ impl Engine {
         Ok(check::check(&snapshot, free))
     }
 
-    /// Stops cleanly: everything goes to the live file, which then needs no log. Waits for the
-    /// transaction that writes. Later writes fail; reads go on.
+    /// Stops cleanly: everything goes to the live file, which then needs no log; unless a checkpoint is
+    /// held up: then the log stays. Waits for the transaction that writes. Later writes fail; reads go
+    /// on.
     ///
     /// Errors: those of a checkpoint; the next open then replays the log, and nothing is lost.
     pub fn close(&self) -> Result<()> {
@@ -280,8 +284,14 @@ impl Engine {
 }
 
 impl Shared {
+    /// While a checkpoint is held up the log stays, as after a crash: nothing is lost, and what is kept
+    /// goes on to be kept.
     fn close(&self) -> Result<()> {
-        self.checkpoint()?;
+        if self.checkpoint()?.is_held {
+            self.is_poison_told.store(true, Ordering::SeqCst);
+            self.log()?.poison("the database is closed");
+            return Ok(());
+        }
         self.write_clean_header()?;
         // From here on the log refuses, but by no failure: the pins stay.
         self.is_poison_told.store(true, Ordering::SeqCst);

@@ -58,6 +58,21 @@ pub struct EngineOptions {
     pub checkpoint_bytes: u64,
     /// Log bytes at which new transactions wait for a checkpoint.
     pub log_bytes_max: u64,
+    /// Bytes that pre-images leave free on the file system, so that commits find space; `None` stands
+    /// for the log's limit and [`FREE_ABOVE_LOG`].
+    pub free_floor_bytes: Option<u64>,
+}
+
+/// What stays free beside the log at its limit, for the live file and for transactions under way.
+pub const FREE_ABOVE_LOG: u64 = 1 << 30;
+
+impl EngineOptions {
+    /// Bytes that pre-images leave free on the file system.
+    #[must_use]
+    pub fn floor_bytes(&self) -> u64 {
+        let default = || self.log_bytes_max.saturating_add(FREE_ABOVE_LOG);
+        self.free_floor_bytes.unwrap_or_else(default)
+    }
 }
 
 impl Default for EngineOptions {
@@ -68,6 +83,7 @@ impl Default for EngineOptions {
             cache_bytes: 64 << 20,
             checkpoint_bytes: 64 << 20,
             log_bytes_max: 1 << 30,
+            free_floor_bytes: None,
         }
     }
 }

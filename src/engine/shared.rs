@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -14,6 +15,7 @@ use crate::engine::gate::Gate;
 use crate::engine::header::Header;
 use crate::engine::page_table::{Lookup, PageTable};
 use crate::engine::readers::ReaderRegistry;
+use crate::engine::relief::Relief;
 use crate::engine::wal::Log;
 use crate::engine::writeback::{PreImageSink, offset_of};
 use crate::fault::{self, Fault};
@@ -110,6 +112,7 @@ pub(crate) struct Shared {
     /// The header as it stands in the file; locked for copies only.
     pub(crate) header: Mutex<Header>,
     pub(crate) sink: Option<Arc<dyn PreImageSink>>,
+    pub(crate) relief: Relief,
     pub(crate) counters: Counters,
     pub(crate) is_poison_told: AtomicBool,
     /// Rung when the log has grown enough for a checkpoint.
@@ -129,17 +132,40 @@ pub(crate) enum BellState {
     #[default]
     Quiet,
     Wanted,
+    /// Not before a while is over.
+    Resting,
     Stop,
 }
 
 impl Bell {
     pub(crate) fn ring(&self, wanted: BellState) {
         let mut state = self.state.lock();
-        if *state != BellState::Stop {
+        let is_deaf = match *state {
+            BellState::Stop => true,
+            // Each commit rings while the log is long, and each try costs a look at all that is left.
+            BellState::Resting => wanted != BellState::Stop,
+            BellState::Quiet | BellState::Wanted => false,
+        };
+        if !is_deaf {
             *state = wanted;
         }
         drop(state);
         self.rung.notify_all();
+    }
+
+    /// Lets the checkpointer wait for `pause`, deaf to all but a stop.
+    pub(crate) fn rest(&self, pause: Duration, then: BellState) {
+        let mut state = self.state.lock();
+        if *state == BellState::Stop {
+            return;
+        }
+        *state = BellState::Resting;
+        let deadline =
+            self.rung
+                .wait_while_for(&mut state, |state| *state == BellState::Resting, pause);
+        if deadline.timed_out() {
+            *state = then;
+        }
     }
 }
 
@@ -187,6 +213,7 @@ impl Shared {
             is_live_unsynced: AtomicBool::default(),
             header: Mutex::new(header),
             sink: None,
+            relief: Relief::default(),
             counters: Counters::default(),
             is_poison_told: AtomicBool::default(),
             bell: Bell::default(),

@@ -126,7 +126,7 @@ impl WriteTransaction {
     pub(crate) fn begin(shared: &Arc<Shared>) -> Result<Self> {
         let log = shared.log()?;
         if log.bytes() > shared.sizes.log_bytes_max {
-            shared.checkpoint_if_longer_than(shared.sizes.log_bytes_max)?;
+            shared.shorten_log()?;
         }
         shared.writer.take();
         if let Err(error) = log.refuse_if_poisoned() {

@@ -15,6 +15,7 @@ use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::gate::Gate;
 use crate::engine::page_table::PageTable;
 use crate::engine::readers::ReaderRegistry;
+use crate::engine::relief::Relief;
 use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::os::{self, File};
@@ -26,14 +27,49 @@ const BATCH_PAGES: usize = 64;
 /// Why a pre-image could not be kept.
 pub type CaptureFailure = Box<dyn std::error::Error + Send + Sync>;
 
+/// What a sink says of pages that are to be overwritten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// They may be.
+    Kept,
+    /// Not yet: somebody needs them and has no room for them.
+    Held,
+}
+
+/// Why something that is kept must go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// The log is at its limit, and the checkpoint that would shorten it is held up.
+    LogFull,
+    /// The file system has no space left.
+    DiskFull,
+}
+
+/// What a writeback did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) pages: u64,
+    /// `Held` if pages are left because the sink held them.
+    pub(crate) keep: Keep,
+}
+
 /// What wants to know of a live page before it is overwritten. The engine's own contract: it knows
 /// nothing of pins.
 pub trait PreImageSink: Send + Sync + fmt::Debug {
     /// Called before the live `pages` (ascending) are overwritten, with the live file as it is.
     ///
-    /// When it returns `Ok`, whoever still needs the content has it, or can see that it is lost.
-    /// Errors: then nothing is overwritten and the checkpoint fails; it is tried again later.
-    fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<(), CaptureFailure>;
+    /// After `Kept` whoever still needs the content has it, or can see that it is lost. After `Held`
+    /// nothing of it is overwritten: the checkpoint stops, and is tried again later.
+    /// Errors: as after `Held`, but the checkpoint has failed.
+    fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<Keep, CaptureFailure>;
+
+    /// Called when a checkpoint has overwritten all that it had to: nothing is held up any more.
+    fn passed(&self);
+
+    /// Called when the log is at its limit and a checkpoint is held up, or when the disk is full. Ends
+    /// one thing that is kept, visibly, and gives its space back; says whether there was anything.
+    /// May be called with the engine's locks held: it must not call the engine.
+    fn relieve(&self, pressure: Pressure) -> bool;
 
     /// Called once when the engine stops writing for good after a failed sync.
     fn poisoned(&self);
@@ -48,22 +84,33 @@ pub(crate) struct Writeback<'a> {
     pub(crate) registry: &'a ReaderRegistry,
     pub(crate) gate: &'a Gate,
     pub(crate) sink: Option<&'a dyn PreImageSink>,
+    pub(crate) relief: &'a Relief,
     /// Set before each batch: the live file is not synced any more.
     pub(crate) is_unsynced: &'a AtomicBool,
 }
 
 impl Writeback<'_> {
     /// Writes every page whose version at `target` the live file does not hold; `target` is durable.
-    /// Returns how many. Errors: `Io`, `Capture`; what was written stays and counts as written.
-    pub(crate) fn write_all(&self, target: Lsn) -> Result<u64> {
+    /// Stops at the first batch that is held. Errors: `Io`, `Capture`; what was written stays and
+    /// counts as written.
+    pub(crate) fn write_all(&self, target: Lsn) -> Result<Written> {
         let pages = self.table.unwritten_pages(target);
+        let mut written = Written {
+            pages: 0,
+            keep: Keep::Kept,
+        };
         for batch in pages.chunks(BATCH_PAGES) {
-            self.write_batch(batch, target)?;
+            written.keep = self.write_batch(batch, target)?;
+            if written.keep == Keep::Held {
+                break;
+            }
+            written.pages += batch.len() as u64;
         }
-        Ok(pages.len() as u64)
+        Ok(written)
     }
 
-    fn write_batch(&self, pages: &[PageNo], target: Lsn) -> Result<()> {
+    /// The gate is passed for the batch only: while one is held, pins can be taken.
+    fn write_batch(&self, pages: &[PageNo], target: Lsn) -> Result<Keep> {
         let _passage = self.gate.pass();
         let images: Vec<(PageNo, PageRef)> = pages
             .iter()
@@ -71,11 +118,14 @@ impl Writeback<'_> {
             .collect();
         if let Some(sink) = self.sink {
             let first = pages.first().copied().unwrap_or_default();
-            sink.before_overwrite(pages, self.live)
-                .map_err(|source| EngineError::Capture {
-                    page: first,
-                    source,
-                })?;
+            let keep = sink.before_overwrite(pages, self.live);
+            let keep = keep.map_err(|source| EngineError::Capture {
+                page: first,
+                source,
+            })?;
+            if keep == Keep::Held && !fault::is(Fault::HoldOverwrites) {
+                return Ok(keep);
+            }
         }
         if !fault::is(Fault::ReadersForgotten) {
             self.keep_for_readers(&images)?;
@@ -83,10 +133,10 @@ impl Writeback<'_> {
         fault::linger(Fault::CleanInFlight);
         self.is_unsynced.store(true, Ordering::SeqCst);
         for run in images.chunk_by(|a, b| a.0.0 + 1 == b.0.0) {
-            self.write_run(run)?;
+            self.relief.with(self.sink, || self.write_run(run))?;
         }
         self.note_written(&images);
-        Ok(())
+        Ok(Keep::Kept)
     }
 
     fn note_written(&self, images: &[(PageNo, PageRef)]) {

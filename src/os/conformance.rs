@@ -190,6 +190,11 @@ enum Step {
         file: u8,
         size: u64,
     },
+    Punch {
+        file: u8,
+        offset: u64,
+        bytes: u64,
+    },
     Rename {
         from: u8,
         to: u8,
@@ -210,6 +215,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (file(), offset(), length())
             .prop_map(|(file, offset, length)| Step::Read { file, offset, length }),
         2 => (file(), offset()).prop_map(|(file, size)| Step::SetLen { file, size }),
+        2 => (file(), offset(), offset())
+            .prop_map(|(file, offset, bytes)| Step::Punch { file, offset, bytes }),
         1 => (file(), file()).prop_map(|(from, to)| Step::Rename { from, to }),
         1 => file().prop_map(Step::Remove),
         1 => Just(Step::List),
@@ -249,6 +256,15 @@ fn take(disk: &dyn Disk, dir: &Path, step: &Step) -> Result<Vec<u8>, Option<i32>
             Step::SetLen { file, size } => {
                 let file = open(file)?;
                 file.set_len(size)?;
+                Ok(content(file.as_ref()))
+            }
+            Step::Punch {
+                file,
+                offset,
+                bytes,
+            } => {
+                let file = open(file)?;
+                file.punch(offset, bytes)?;
                 Ok(content(file.as_ref()))
             }
             Step::Rename { from, to } => disk.rename(&at(from), &at(to)).map(|()| Vec::new()),

@@ -80,6 +80,12 @@ pub trait File: Send + Sync + fmt::Debug {
     fn sync_data(&self) -> io::Result<()>;
     /// Cuts or grows the file to `bytes`.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
+    /// Gives the space of `bytes` bytes from `offset` on back to the file system: they read as zeros
+    /// until they are written again, and the size stays. Errors: `Unsupported` where the file system
+    /// cannot; the file is then as before.
+    fn punch(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// The size in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Whether the size is 0.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag};
+use nix::fcntl::{AT_FDCWD, FallocateFlags, OFlag, fallocate};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 
 use crate::os::random::SystemRandom;
@@ -54,6 +54,17 @@ impl File for RealFile {
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         self.descriptor.set_len(bytes)
+    }
+
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let range = |value| libc::off_t::try_from(value).map_err(|_| Errno::EFBIG);
+        let how = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        Ok(fallocate(
+            &self.descriptor,
+            how,
+            range(offset)?,
+            range(bytes)?,
+        )?)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -302,6 +302,11 @@ pub(super) fn longest_pin_status(pin_id: PinId) -> PinStatus {
             reason: EndReason::Unclaimed,
         },
         peer_process_id: i32::MIN,
+        on_full: OnShadowFull::Hold,
+        shadow_limit_bytes: u64::MAX,
+        growth_bytes_per_second: u64::MAX,
+        full_in_ms: Some(u64::MAX),
+        holding_ms: Some(u64::MAX),
     }
 }
 
@@ -321,6 +326,9 @@ pub(super) fn longest_engine_status() -> EngineStatus {
         lsn: Lsn::MAX,
         wal_bytes: u64::MAX,
         shadow_bytes: u64::MAX,
+        wal_bytes_max: u64::MAX,
+        free_bytes: Some(u64::MAX),
+        free_floor_bytes: u64::MAX,
     }
 }
 

@@ -212,6 +212,12 @@ pub struct EngineStatus {
     pub wal_bytes: u64,
     /// Bytes of the shadow, of all pins together.
     pub shadow_bytes: u64,
+    /// The log's limit.
+    pub wal_bytes_max: u64,
+    /// Free bytes of the shadow's file system, where it tells them.
+    pub free_bytes: Option<u64>,
+    /// Free bytes that pins leave for commits.
+    pub free_floor_bytes: u64,
 }
 
 /// Whether an engine still takes writes.
@@ -252,6 +258,16 @@ pub struct PinStatus {
     pub state: PinState,
     /// Process id of the holder, for display only.
     pub peer_process_id: i32,
+    /// What happens when it may keep no more.
+    pub on_full: OnShadowFull,
+    /// How much it may keep; 0 for no limit.
+    pub shadow_limit_bytes: u64,
+    /// By how much its shadow grew per second, over the last minutes.
+    pub growth_bytes_per_second: u64,
+    /// When it can keep no more, at the rates of the last minutes; `None` if never.
+    pub full_in_ms: Option<u64>,
+    /// For how long a checkpoint has waited for it.
+    pub holding_ms: Option<u64>,
 }
 
 /// Where a pin is in its life.
@@ -291,6 +307,8 @@ pub enum EndReason {
     Stopped,
     /// An engine restarted, and nobody reclaimed the pin in time.
     Unclaimed,
+    /// Checkpoints waited for the pin until the log was at its limit.
+    LogFull,
 }
 
 impl fmt::Display for EndReason {
@@ -304,6 +322,7 @@ impl fmt::Display for EndReason {
             Self::Poisoned => "a sync failed and the engine takes no more writes",
             Self::Stopped => "the engine was stopped",
             Self::Unclaimed => "nobody reclaimed it after the engine's restart",
+            Self::LogFull => "checkpoints waited for it until the log was at its limit",
         })
     }
 }

@@ -27,6 +27,12 @@ pub enum EndReason {
     Broken,
     /// It reached its maximum age.
     Expired,
+    /// It reached its shadow limit.
+    ShadowFull,
+    /// The space that it took was needed for commits.
+    DiskFull,
+    /// Checkpoints waited for it until the log was at its limit.
+    LogFull,
     /// The engine stopped writing after a failed sync.
     Poisoned,
     /// The engine was stopped.
@@ -43,6 +49,9 @@ impl fmt::Display for EndReason {
             Self::Released => "released",
             Self::Broken => "broken: a pre-image could not be kept",
             Self::Expired => "expired: it reached its maximum age",
+            Self::ShadowFull => "shadow full: it reached its shadow limit",
+            Self::DiskFull => "disk full: commits need the space",
+            Self::LogFull => "log full: checkpoints waited for it until the log was at its limit",
             Self::Poisoned => "the engine stopped after a failed sync",
             Self::Stopped => "the engine was stopped",
             Self::Unclaimed => "nobody reclaimed it after the engine's restart",
@@ -92,6 +101,8 @@ struct State {
     granted: bool,
     page_count: u64,
     tenure: Tenure,
+    /// Since when a checkpoint is held up for it.
+    holding_since: Option<Duration>,
 }
 
 impl State {
@@ -287,6 +298,42 @@ impl HeldPin {
         self.captured.fetch_add(1, Ordering::Relaxed);
         self.written
             .fetch_add(u64::from(written), Ordering::Relaxed);
+    }
+
+    /// Since when a checkpoint is held up for it, on the monotonic clock.
+    #[must_use]
+    pub fn holding_since(&self) -> Option<Duration> {
+        self.state.lock().holding_since
+    }
+
+    /// The first moment counts, until nothing is held up any more.
+    pub(super) fn set_holding(&self, now: Option<Duration>) {
+        let mut state = self.state.lock();
+        if now.is_some() && state.holding_since.is_none() {
+            let pin = self
+                .path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            tracing::warn!(pin, "a pin has no room for a page: checkpoints wait");
+        }
+        state.holding_since = now.map(|now| state.holding_since.unwrap_or(now));
+    }
+
+    /// Errors: `AtLimit` if another page is more than it may keep.
+    pub(super) fn refuse_at_limit(&self) -> Result<(), ShadowError> {
+        let header = self.header.lock();
+        let Some(limit_bytes) = header.shadow_limit_bytes else {
+            return Ok(());
+        };
+        let state = self.state.lock();
+        let pages = (state.entries.len() + state.abandoned.len()) as u64 + 1;
+        let is_over = pages.saturating_mul(u64::from(header.page_size.get())) > limit_bytes;
+        if is_over && !fault::is(Fault::LimitIgnored) {
+            return Err(ShadowError::AtLimit { limit_bytes });
+        }
+        Ok(())
     }
 
     /// Whether `page` must be captured before it is overwritten.

@@ -23,6 +23,18 @@
 //! * S7 A slot that a held pin of an earlier incarnation may use is filled anew only after that pin was
 //!   adopted and ended, or after the live header carries an epoch that the pin does not accept.
 //!
+//! * L1 A pin keeps no more than its limit, and the slot file does not grow while free space on its file
+//!   system is below the floor.
+//! * L2 What a `hold` pin lacks is not overwritten until it has it or has ended; a checkpoint waits for
+//!   it, and nobody else does.
+//! * L3 At the log's limit the `hold` pins that hold a checkpoint up end, one by one, until it goes
+//!   through: no writer waits for a pin.
+//! * L4 On a full disk pins end one by one until there is space: those of `break` first, the oldest
+//!   first, then those of `hold`.
+//! * L5 A slot is cut or punched only while no pin holds it: it is held from before its entry is
+//!   published until after the end of its last pin is visible (S3). So a reader of a held pin never
+//!   finds a hole, and one of an ended pin learns of the end by its last look.
+//!
 //! Locking: the list of pins, then one pin's state, then the slot store. Nothing here waits for a
 //! client, and no lock of it is taken by a commit, except the list's for one push when a pin
 //! becomes active.
@@ -33,6 +45,8 @@ mod adopt;
 pub mod capture;
 mod held;
 pub mod index;
+mod limit;
+mod room;
 mod slots;
 mod tend;
 
@@ -44,13 +58,15 @@ use std::sync::atomic::{Ordering, fence};
 use parking_lot::Mutex;
 
 use crate::fault::{self, Fault};
-use crate::os::{self, Disk, File, FileIdentity, LockKind, OpenMode};
+use crate::os::{self, Clock, Disk, File, FileIdentity, Host, LockKind, OpenMode};
 use crate::page::{PageKind, PageNo, PageSize};
 
 pub use adopt::Takeover;
 use adopt::{Candidate, Survey};
 pub use held::{EndReason, HeldPin, PinCounts, Tenure};
 use index::{Entry, IndexHeader};
+pub use limit::{Kept, Shortage};
+use room::Room;
 use slots::{FreeSlots, SlotStore};
 pub use tend::CLAIM_PATIENCE;
 
@@ -74,6 +90,28 @@ pub enum ShadowError {
     /// The pin's end was tried and could not be made visible; it must be tried again.
     #[error("the pin is ending, and its index could not be cut yet")]
     Ending,
+    /// Free space is below the floor.
+    #[error(
+        "free space is {} bytes, and pins leave {floor_bytes} bytes free for commits: make room, or lower the floor",
+        free_bytes.map_or("unknown".to_owned(), |free| free.to_string())
+    )]
+    NoRoom {
+        /// What is free.
+        free_bytes: Option<u64>,
+        /// What must stay free.
+        floor_bytes: u64,
+    },
+    /// The pin has as many pages in the shadow as it may.
+    #[error(
+        "the shadow limit of {limit_bytes} bytes is reached: allow the pin more, or pin when less has changed since the last checkpoint"
+    )]
+    AtLimit {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// A pin holds a checkpoint up.
+    #[error("a pin has no room for a page and holds the checkpoint up")]
+    Held,
     /// There are as many slots as entries can number.
     #[error("the shadow has no slot numbers left")]
     Exhausted,
@@ -92,6 +130,8 @@ pub struct Shadow {
     dir: PathBuf,
     page_size: PageSize,
     slots: SlotStore,
+    room: Room,
+    clock: Arc<dyn Clock>,
     pins: Mutex<Vec<Arc<HeldPin>>>,
     tending: tend::Tending,
     /// Publications that the injected fault holds back until the overwrite is done.
@@ -101,10 +141,16 @@ pub struct Shadow {
 impl Shadow {
     /// Opens the shadow in `dir` (made if missing) for a new incarnation: pins that are still held and
     /// qualify are gone on with, those that nobody holds are ended visibly, and any other is left as it
-    /// is, for the epoch to fence (D5).
+    /// is, for the epoch to fence (D5). Of the file system `floor_bytes` stay free.
     ///
     /// Errors: `Io`; then the live header must not carry the new epoch, because some index may accept it.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, takeover: &Takeover) -> Result<Self, ShadowError> {
+    pub fn open(
+        host: &Host,
+        dir: &Path,
+        takeover: &Takeover,
+        floor_bytes: u64,
+    ) -> Result<Self, ShadowError> {
+        let disk = host.disk.clone();
         match disk.create_dir(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(ShadowError::io("make", "shadow/")(error));
@@ -144,6 +190,8 @@ impl Shadow {
             tracing::info!(pins = pins.len(), "took over pins that are still held");
         }
         Ok(Self {
+            room: Room::new(disk.clone(), dir.to_owned(), floor_bytes),
+            clock: host.clock.clone(),
             disk,
             dir: dir.to_owned(),
             page_size: takeover.page_size,
@@ -158,6 +206,7 @@ impl Shadow {
     ///
     /// Errors: `Io`.
     pub fn prepare(&self, header: IndexHeader) -> Result<Arc<HeldPin>, ShadowError> {
+        self.room.forget();
         let path = self.dir.join(format!("{}.pin", header.pin));
         let create = || self.disk.open(&path, OpenMode::CreateNew);
         let file = create().or_else(|error| match error.kind() {
@@ -176,9 +225,10 @@ impl Shadow {
 
     /// Stores the image of `page` at the pin's commit (step 2 of a pin).
     ///
-    /// Errors: `Io`, `Exhausted`, `Ended`; the caller then ends the pin.
+    /// Errors: `NoRoom`, `AtLimit`, `Io`, `Exhausted`, `Ended`; the caller then ends the pin.
     pub fn spill(&self, pin: &HeldPin, page: PageNo, image: &[u8]) -> Result<(), ShadowError> {
-        let (entry, _) = self.slots.acquire(page, image)?;
+        pin.refuse_at_limit()?;
+        let (entry, _) = self.slots.acquire(page, image, &self.room)?;
         pin.count_spilled();
         self.put(pin, page, entry)
     }
@@ -188,7 +238,7 @@ impl Shadow {
     fn put(&self, pin: &HeldPin, page: PageNo, entry: Entry) -> Result<(), ShadowError> {
         pin.publish(page, entry).inspect_err(|error| {
             if matches!(error, ShadowError::Ended(_) | ShadowError::Ending) {
-                self.slots.release(entry);
+                self.slots.release(vec![entry]);
             }
         })
     }
@@ -223,21 +273,18 @@ impl Shadow {
                 if fault::is(Fault::SlotsReusedEarly) {
                     return;
                 }
-                freed
-                    .into_iter()
-                    .for_each(|entry| self.0.slots.release(entry));
+                self.0.slots.release(freed);
             }
         }
         if fault::is(Fault::SlotsReusedEarly) && pin.ended().is_none() {
-            pin.entries()
-                .into_iter()
-                .for_each(|entry| self.slots.release(entry));
+            self.slots.release(pin.entries());
             fault::linger(Fault::SlotsReusedEarly);
         }
         let first = pin.ended().is_none();
         capture::end_pin(&Steps(self, pin, reason))?;
         self.pins.lock().retain(|other| !Arc::ptr_eq(other, pin));
         if first {
+            tell_end(&pin.header(), reason);
             // The name is a convenience: the cut index is what counts.
             let _ = self.disk.remove(pin.path());
         }
@@ -252,26 +299,29 @@ impl Shadow {
             .fold(Ok(()), Result::and)
     }
 
-    /// Keeps the pre-images of `pages` for every pin that needs them (S1). After `Ok` they may be
+    /// Keeps the pre-images of `pages` for every pin that needs them (S1). After `All` they may be
     /// overwritten.
     ///
     /// Errors: `Io` if a pin could be neither served nor ended.
-    pub fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<(), ShadowError> {
+    pub fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<Kept, ShadowError> {
         for (pin, page, entry) in self.late.lock().drain(..) {
             let _ = pin.publish(page, entry);
         }
         if fault::is(Fault::CaptureOff) {
-            return Ok(());
+            return Ok(Kept::All);
         }
         let pins = self.pins.lock().clone();
-        capture::capture(
-            &Batch {
-                shadow: self,
-                live,
-                pins: &pins,
-            },
-            pages,
-        )
+        self.room.forget();
+        let batch = Batch {
+            shadow: self,
+            live,
+            pins: &pins,
+        };
+        match capture::capture(&batch, pages) {
+            Ok(()) => Ok(Kept::All),
+            Err(ShadowError::Held) => Ok(Kept::NotYet),
+            Err(error) => Err(error),
+        }
     }
 
     /// The active pins.
@@ -352,14 +402,7 @@ impl capture::CaptureSteps for Batch<'_> {
         }
         let stored = match image {
             None => Ok(Entry::Unreadable),
-            Some(image) => self
-                .shadow
-                .slots
-                .acquire(page, image)
-                .map(|(entry, fresh)| {
-                    pin.count_captured(fresh);
-                    entry
-                }),
+            Some(image) => self.shadow.store(pin, page, image),
         };
         let published = stored.and_then(|entry| {
             if fault::is(Fault::PublishAfterOverwrite) {
@@ -370,8 +413,12 @@ impl capture::CaptureSteps for Batch<'_> {
         });
         match published {
             Ok(()) | Err(ShadowError::Ended(_)) => Ok(()),
+            Err(ShadowError::Held) => {
+                pin.set_holding(Some(self.shadow.clock.monotonic()));
+                Err(ShadowError::Held)
+            }
             // S6: the writer goes on and the pin does not, visibly.
-            Err(_) => self.shadow.end(pin, EndReason::Broken),
+            Err(error) => self.shadow.end(pin, error.end_reason()),
         }
     }
 
@@ -384,6 +431,17 @@ impl capture::CaptureSteps for Batch<'_> {
 fn is_free(image: &[u8]) -> bool {
     let kind = image.get(4).copied().and_then(PageKind::from_u8);
     matches!(kind, Some(PageKind::Free | PageKind::FreeTrunk))
+}
+
+/// An end that nobody asked for is never silent.
+fn tell_end(header: &IndexHeader, reason: EndReason) {
+    let pin = header.pin;
+    match reason {
+        EndReason::Released | EndReason::Refused | EndReason::Stopped => {
+            tracing::debug!(%pin, %reason, "a pin ended");
+        }
+        _ => tracing::warn!(%pin, %reason, "a pin ended: every further read of it fails"),
+    }
 }
 
 /// Lets an index accept the epoch that is to come, and makes it a pin of ours. Where that fails nobody

@@ -1,6 +1,6 @@
 //! The slot file: images by number, shared between pins (S5).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -14,6 +14,7 @@ use crate::page::{self, PageNo, PageSize};
 use crate::shadow::adopt::{FoundSlots, ImageFacts};
 use crate::shadow::capture::fill_slot;
 use crate::shadow::index::{Entry, SLOT_COUNT_MAX};
+use crate::shadow::room::Room;
 use crate::shadow::{HeldPin, ShadowError};
 
 /// The most free slots that are looked for between those that are found held: a file of holes must not
@@ -31,11 +32,51 @@ struct Slot {
 struct State {
     slots: HashMap<u32, Slot>,
     by_key: HashMap<(PageNo, Lsn), Entry>,
-    free: Vec<u32>,
+    /// Numbers that nobody holds and whose space is still there.
+    free: BTreeSet<u32>,
+    /// Numbers that nobody holds and that have no space.
+    holes: BTreeSet<u32>,
     next: u32,
+    /// Numbers below this may be somebody else's: they are never free, and stay in the file.
+    kept: u32,
 }
 
 impl State {
+    /// A number whose space is not there yet.
+    fn grow(&mut self, bytes: u64, room: &Room) -> Result<u32, ShadowError> {
+        if self.holes.is_empty() && self.next == SLOT_COUNT_MAX {
+            return Err(ShadowError::Exhausted);
+        }
+        if !room.take(bytes) {
+            return Err(ShadowError::NoRoom {
+                free_bytes: room.free_bytes(),
+                floor_bytes: room.floor_bytes(),
+            });
+        }
+        Ok(self.holes.pop_first().unwrap_or_else(|| {
+            self.next += 1;
+            self.next - 1
+        }))
+    }
+
+    fn release(&mut self, number: u32) {
+        let Some(slot) = self.slots.get_mut(&number) else {
+            return;
+        };
+        slot.holders -= 1;
+        if slot.holders > 0 {
+            return;
+        }
+        let key = slot.key;
+        self.slots.remove(&number);
+        if let Some(key) = key {
+            self.by_key.remove(&key);
+        }
+        if number >= self.kept {
+            self.free.insert(number);
+        }
+    }
+
     /// One more holder of a slot that was found with `image` in it.
     fn hold(&mut self, number: u32, entry: Entry, image: &ImageFacts) {
         if let Some(slot) = self.slots.get_mut(&number) {
@@ -99,10 +140,10 @@ impl SlotStore {
                 let is_free = |number: &u32| !state.slots.contains_key(number);
                 let free = (0..claimed_end).filter(is_free).take(FREE_FOUND_MAX);
                 state.free = free.collect();
-                state.free.reverse();
             }
             FreeSlots::None => {
                 state.next = u32::try_from(found.count).unwrap_or(SLOT_COUNT_MAX);
+                state.kept = state.next;
             }
         }
         Self {
@@ -129,8 +170,14 @@ impl SlotStore {
     /// The entry for an image of `page`, written unless it is there already; one more holder.
     /// Says whether the image was written.
     ///
-    /// Errors: `Io`, `Exhausted`; no slot is then taken.
-    pub(super) fn acquire(&self, page: PageNo, image: &[u8]) -> Result<(Entry, bool), ShadowError> {
+    /// Errors: `NoRoom` if it needs space that `room` does not have; `Io`, `Exhausted`; no slot is then
+    /// taken.
+    pub(super) fn acquire(
+        &self,
+        page: PageNo,
+        image: &[u8],
+        room: &Room,
+    ) -> Result<(Entry, bool), ShadowError> {
         let order = || fence(Ordering::SeqCst);
         let mut state = self.state.lock();
         let crc = page::stored_crc(image);
@@ -147,18 +194,18 @@ impl SlotStore {
             }
             _ => {}
         }
-        let number = match state.free.pop() {
+        let spare = state.free.pop_first();
+        let number = match spare {
             Some(number) => number,
-            None if state.next < SLOT_COUNT_MAX => {
-                state.next += 1;
-                state.next - 1
-            }
-            None => return Err(ShadowError::Exhausted),
+            None => state.grow(u64::from(self.page_size.get()), room)?,
         };
         let offset = u64::from(number) * u64::from(self.page_size.get());
         let write = || os::write_all_at(&*self.file, image, offset);
         if let Err(error) = fill_slot(order, write) {
-            state.free.push(number);
+            match spare {
+                Some(number) => state.free.insert(number),
+                None => state.holes.insert(number),
+            };
             return Err(ShadowError::io("write", "shadow/slots")(error));
         }
         let entry = Entry::Slot { slot: number, crc };
@@ -172,44 +219,57 @@ impl SlotStore {
         Ok((entry, true))
     }
 
-    /// One holder less; the slot of the last one may be used for another image.
-    pub(super) fn release(&self, entry: Entry) {
-        let Entry::Slot { slot: number, .. } = entry else {
-            return;
-        };
+    /// One holder less for each; what has lost its last one may be used for another image.
+    pub(super) fn release(&self, entries: Vec<Entry>) {
         let mut state = self.state.lock();
-        let Some(slot) = state.slots.get_mut(&number) else {
-            return;
-        };
-        slot.holders -= 1;
-        if slot.holders == 0 {
-            let key = slot.key;
-            state.slots.remove(&number);
-            if let Some(key) = key {
-                state.by_key.remove(&key);
+        for entry in entries {
+            if let Entry::Slot { slot, .. } = entry {
+                state.release(slot);
             }
-            state.free.push(number);
         }
-        if state.slots.is_empty() {
-            self.give_back_space(&mut state);
+        self.trim(&mut state);
+    }
+
+    /// Gives the space of all that nobody holds back to the file system (L5); says how much that was.
+    pub(super) fn give_back(&self) -> u64 {
+        let mut state = self.state.lock();
+        let before = state.free.len();
+        self.trim(&mut state);
+        let page_bytes = u64::from(self.page_size.get());
+        let free: Vec<u32> = std::mem::take(&mut state.free).into_iter().collect();
+        for run in free.chunk_by(|one, next| one + 1 == *next) {
+            let first = run.first().map_or(0, |slot| u64::from(*slot));
+            let bytes = run.len() as u64 * page_bytes;
+            // A file system that cannot punch keeps them as they are.
+            match self.file.punch(first * page_bytes, bytes) {
+                Ok(()) => state.holes.extend(run),
+                Err(_) => state.free.extend(run),
+            }
+        }
+        (before - state.free.len()) as u64 * page_bytes
+    }
+
+    /// Cuts what nobody holds at the end of the file. A reader of a pin that has ended may find its slot
+    /// gone, and its last look tells it why.
+    fn trim(&self, state: &mut State) {
+        let is_held = |slot: &u32| state.slots.contains_key(slot);
+        let last = (state.kept..state.next).rev().find(is_held);
+        let next = last.map_or(state.kept, |slot| slot + 1);
+        let bytes = u64::from(next) * u64::from(self.page_size.get());
+        if next < state.next && self.file.set_len(bytes).is_ok() {
+            state.next = next;
+            state.free.split_off(&next);
+            state.holes.split_off(&next);
         }
     }
 
-    /// No pin needs a slot: the file need not keep its size. A reader of a pin that has ended may
-    /// find its slot gone, and its last look tells it why.
-    fn give_back_space(&self, state: &mut State) {
-        if self.file.set_len(0).is_ok() {
-            state.free.clear();
-            state.next = 0;
-        }
-    }
-
-    /// Slots in use, and bytes of the file.
+    /// Slots in use, and bytes of space that the file takes.
     pub(super) fn counts(&self) -> (u64, u64) {
         let state = self.state.lock();
+        let slots = u64::from(state.next) - state.holes.len() as u64;
         (
             state.slots.len() as u64,
-            u64::from(state.next) * u64::from(self.page_size.get()),
+            slots * u64::from(self.page_size.get()),
         )
     }
 }

@@ -80,7 +80,7 @@ impl Shadow {
             };
             let id = pin.header().pin;
             match self.end(&pin, reason) {
-                Ok(()) => tracing::info!(pin = %id, %reason, "ended a pin"),
+                Ok(()) => {}
                 // The pin lasts, and so does what it needs; it is tried again.
                 Err(error) => tracing::error!(%error, pin = %id, "cannot end a pin visibly"),
             }

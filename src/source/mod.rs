@@ -26,6 +26,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::database::PinOptions;
 use crate::id::PinId;
 use crate::lsn::{Lsn, Timestamp};
 use crate::os::Host;
@@ -41,6 +42,8 @@ pub struct PinAs<'a> {
     pub holder: &'a str,
     /// Where it will be mounted, if anywhere.
     pub mount_point: Option<&'a Path>,
+    /// What bounds the pin.
+    pub options: PinOptions,
 }
 
 /// What is known of a pinned source.
@@ -100,6 +103,8 @@ pub trait ReadMeter: Send + Sync + fmt::Debug {
     fn counts(&self) -> ReadCounts;
     /// The last read that failed while the pin held, if one did.
     fn last_failure(&self) -> Option<String>;
+    /// Makes every later read fail: the pin is at its maximum age.
+    fn expire(&self);
     /// Whether the pin holds at this moment. Errors: any of a read.
     fn look(&self) -> Result<(), crate::view::tree::ReadError>;
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::database::{NativeHeader, PAGE_FILE, SNAPSHOT_FILE, SOCKET_FILE, looks_like_database};
+use crate::database::{
+    NativeHeader, OnFull, PAGE_FILE, SNAPSHOT_FILE, SOCKET_FILE, looks_like_database,
+};
 use crate::id::HistoryId;
 use crate::os::path::{Metadata, metadata};
 use crate::os::real_disk::RealFile;
@@ -84,10 +86,14 @@ pub(super) fn connect(
             PinError::NotRunning { .. } => not_running(host, dir),
             error => error.into(),
         })?;
+    let options = &pin_as.options;
     let request = PinRequest {
-        max_age_ms: None,
-        on_full: OnShadowFull::Break,
-        shadow_limit_bytes: None,
+        max_age_ms: Some(u64::try_from(options.max_age.as_millis()).unwrap_or(u64::MAX)),
+        on_full: match options.on_full {
+            OnFull::Break => OnShadowFull::Break,
+            OnFull::Hold => OnShadowFull::Hold,
+        },
+        shadow_limit_bytes: options.shadow_limit_bytes,
         holder: Name::cut(pin_as.holder),
         mount_point: pin_as
             .mount_point
@@ -269,6 +275,10 @@ impl ReadMeter for PinnedFile {
 
     fn look(&self) -> Result<(), ReadError> {
         Self::look(self)
+    }
+
+    fn expire(&self) {
+        Self::expire(self);
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::database::{Engine, PAGE_FILE};
+use crate::database::{Engine, PAGE_FILE, PinOptions};
 use crate::engine::error::EngineError;
 use crate::os::path::{FileType, canonical, metadata};
 use crate::os::{Host, OpenMode};
@@ -135,6 +135,7 @@ fn open_pinned(host: &Host, dir: &Path, holder: &str) -> Result<StillDatabase, S
     let pin_as = PinAs {
         holder,
         mount_point: None,
+        options: PinOptions::default(),
     };
     let NativePin { file, lease, .. } = native::connect(host, dir, &pin_as)?;
     let still = Arc::new(ViewFile::new(file.clone()));

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use parking_lot::Mutex;
 
@@ -69,6 +69,7 @@ pub struct PinnedFile {
     shadow_pages: AtomicU64,
     failed_checks: AtomicU64,
     last_failure: Mutex<Option<String>>,
+    is_expired: AtomicBool,
 }
 
 impl PinnedFile {
@@ -101,6 +102,7 @@ impl PinnedFile {
             shadow_pages: AtomicU64::new(0),
             failed_checks: AtomicU64::new(0),
             last_failure: Mutex::default(),
+            is_expired: AtomicBool::new(false),
         })
     }
 
@@ -125,6 +127,11 @@ impl PinnedFile {
     #[must_use]
     pub fn last_failure(&self) -> Option<String> {
         self.last_failure.lock().clone()
+    }
+
+    /// Ends the view by its age, for good: every later read fails, whatever the engine does or did.
+    pub fn expire(&self) {
+        self.is_expired.store(true, Ordering::SeqCst);
     }
 
     fn note_failure(&self, error: &ReadError) {
@@ -254,6 +261,11 @@ impl MergeSource for PinnedFile {
     }
 
     fn last_look(&self) -> Result<(), ReadError> {
+        if self.is_expired.load(Ordering::SeqCst) {
+            return Err(ReadError::PinEnded {
+                reason: EndSeen::Expired,
+            });
+        }
         // The live header first: an engine that adopts the pin writes the epochs that the index
         // accepts before it writes its own epoch there.
         let identities = self.live_identities()?;

@@ -85,6 +85,8 @@ pub enum EndSeen {
     HeaderLost,
     /// The holder itself gave the pin up.
     Released,
+    /// The holder itself saw that the pin is at its maximum age.
+    Expired,
 }
 
 impl fmt::Display for EndSeen {
@@ -96,6 +98,7 @@ impl fmt::Display for EndSeen {
             Self::OlderFile => "the live file is older than the pin",
             Self::HeaderLost => "the live file has no valid header",
             Self::Released => "released by its holder",
+            Self::Expired => "it reached its maximum age",
         })
     }
 }

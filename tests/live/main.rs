@@ -20,6 +20,7 @@ mod busy;
 mod copies;
 mod daemon_death;
 mod engine_death;
+mod limits;
 mod many;
 mod random_reads;
 mod refusals;

@@ -30,8 +30,13 @@ pub struct Engine {
 impl Engine {
     /// Starts it and waits until it says that it is ready.
     pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[], Stdio::inherit())
+    }
+
+    /// The same with options, and its log elsewhere.
+    pub fn start_with(dir: &Path, options: &[&str], log: Stdio) -> Self {
         let mut command = stillfs();
-        command.arg("serve").arg(dir);
+        command.arg("serve").arg(dir).args(options).stderr(log);
         command.args(["--listen", "127.0.0.1:0"]);
         let mut child = command
             .stdin(Stdio::null())
@@ -157,6 +162,10 @@ impl Rig {
 
     pub fn start(&mut self) {
         self.engine = Some(Engine::start(&self.source));
+    }
+
+    pub fn start_with(&mut self, options: &[&str], log: Stdio) {
+        self.engine = Some(Engine::start_with(&self.source, options, log));
     }
 
     pub fn take_engine(&mut self) -> Engine {

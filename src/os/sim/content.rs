@@ -25,6 +25,7 @@ struct Content {
 #[derive(Clone, Debug)]
 enum Change {
     Data { offset: u64, bytes: Arc<[u8]> },
+    Punch { offset: u64, bytes: u64 },
     Grow { size: u64 },
     Shrink { size: u64 },
 }
@@ -113,6 +114,12 @@ impl FileContent {
         self.pending.push_back(change);
     }
 
+    /// Like data that are zeros, but their blocks are free.
+    pub(super) fn punch(&mut self, offset: u64, bytes: u64) {
+        self.current.punch(offset, bytes);
+        self.pending.push_back(Change::Punch { offset, bytes });
+    }
+
     /// What a sync that succeeds does: the disk gets everything that was not lost before.
     pub(super) fn sync(&mut self) {
         for change in std::mem::take(&mut self.pending) {
@@ -155,7 +162,7 @@ impl FileContent {
                         }
                     }
                 }
-                Change::Grow { .. } | Change::Shrink { .. } => {
+                Change::Punch { .. } | Change::Grow { .. } | Change::Shrink { .. } => {
                     if sizes.keeps(random) {
                         content.apply(change);
                     }
@@ -222,8 +229,32 @@ impl Content {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Data { offset, bytes } => self.put(bytes, *offset),
+            Change::Punch { offset, bytes } => self.punch(*offset, *bytes),
             Change::Grow { size } => self.size = *size,
             Change::Shrink { size } => self.resize(*size),
+        }
+    }
+
+    fn punch(&mut self, offset: u64, bytes: u64) {
+        let end = offset.saturating_add(bytes);
+        let unit = BLOCK_BYTES as u64;
+        let touched: Vec<u64> = self
+            .blocks
+            .range(offset / unit..end.div_ceil(unit))
+            .map(|(block, _)| *block)
+            .collect();
+        for block in touched {
+            let first = offset.max(block * unit) - block * unit;
+            let last = end.min((block + 1) * unit) - block * unit;
+            if (first, last) == (0, unit) {
+                self.blocks.remove(&block);
+            } else if let Some(bytes) = self.blocks.get_mut(&block) {
+                Arc::make_mut(bytes)
+                    .iter_mut()
+                    .zip(0..last)
+                    .filter(|(_, at)| *at >= first)
+                    .for_each(|(byte, _)| *byte = 0);
+            }
         }
     }
 
@@ -322,6 +353,21 @@ mod tests {
         assert_eq!(file.bytes_that_fit((1 << 30) + 4000, 5000, 1), 96 + 4096);
         file.set_len(0);
         assert_eq!(file.allocated_bytes(), 0);
+    }
+
+    #[test]
+    fn hole_reads_as_zeros_frees_whole_blocks_and_keeps_the_size() {
+        let mut file = FileContent::default();
+        file.write(&[7; 5 * BLOCK_BYTES], 0);
+        file.sync();
+        file.punch(100, 3 * BLOCK_BYTES as u64);
+        assert_eq!(file.allocated_bytes(), 3 * BLOCK_BYTES as u64);
+        let bytes = bytes_of(&file);
+        let end = 100 + 3 * BLOCK_BYTES;
+        assert!((100..end).all(|at| bytes[at] == 0));
+        assert!((0..100).chain(end..bytes.len()).all(|at| bytes[at] == 7));
+        let seen: BTreeSet<u8> = (0..100).map(|seed| crash(&file, seed)[200]).collect();
+        assert_eq!(seen, BTreeSet::from([0, 7]), "kept or lost, as a write is");
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub enum Operation {
     Write,
     /// `set_len`.
     SetLen,
+    /// `punch`.
+    Punch,
     /// `sync_data`.
     SyncData,
     /// `try_lock`.

@@ -130,6 +130,17 @@ impl File for SimFile {
         Ok(())
     }
 
+    fn punch(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let mut world = self.disk.world.lock();
+        world.begin(self.disk.process, Operation::Punch, &self.name, true)?;
+        self.require_writable(Errno::EBADF)?;
+        if bytes == 0 || i64::try_from(offset).is_err() || i64::try_from(bytes).is_err() {
+            return Err(Errno::EINVAL.into());
+        }
+        world.file(self.inode)?.punch(offset, bytes);
+        Ok(())
+    }
+
     fn len(&self) -> io::Result<u64> {
         let mut world = self.disk.world.lock();
         world.require_running(self.disk.process)?;

@@ -1,0 +1,89 @@
+//! What lies ahead of each pin: how fast its shadow grows, and when it can take no more.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use crate::database::state::State;
+use crate::database::trend::{Trend, used_up_in};
+use crate::id::PinId;
+use crate::shadow::HeldPin;
+
+/// What was observed so far.
+#[derive(Debug, Default)]
+pub(super) struct Trends {
+    pins: HashMap<PinId, Trend>,
+    log: Trend,
+    free: Trend,
+}
+
+/// A moment of an engine, for `status`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outlook {
+    now: Duration,
+    log_growth: u64,
+    log_left: u64,
+    free_decline: u64,
+    /// `None` where the file system does not say.
+    pub(super) free_bytes: Option<u64>,
+    pub(super) floor_bytes: u64,
+}
+
+impl Trends {
+    /// Looks at the engine and all of its pins, and remembers what it saw.
+    pub(super) fn observe(&mut self, state: &State, now: Duration) -> Outlook {
+        let stats = state.engine.stats();
+        let (free_bytes, floor_bytes) = state.shadow.free_space();
+        let free = free_bytes.unwrap_or(u64::MAX);
+        self.log.observe(now, stats.lsn);
+        self.free.observe(now, free);
+        let pins = state.shadow.pins();
+        let seen: HashMap<PinId, u64> = pins
+            .iter()
+            .filter(|pin| pin.header().granted)
+            .map(|pin| (pin.header().pin, shadow_bytes(pin)))
+            .collect();
+        self.pins.retain(|id, _| seen.contains_key(id));
+        for (id, bytes) in seen {
+            self.pins.entry(id).or_default().observe(now, bytes);
+        }
+        Outlook {
+            now,
+            log_growth: self.log.growth(now, stats.lsn),
+            log_left: state.log_bytes_max.saturating_sub(stats.wal_bytes),
+            free_decline: self.free.decline(now, free),
+            free_bytes,
+            floor_bytes,
+        }
+    }
+
+    /// Bytes per second by which the shadow of `pin` grows, and when it can take no more: by its limit,
+    /// by the floor, or, where a checkpoint waits for it, by the log's limit, whichever comes first.
+    /// `None` if never at these rates.
+    pub(super) fn of_pin(&self, outlook: &Outlook, pin: &HeldPin) -> (u64, Option<Duration>) {
+        let header = pin.header();
+        let bytes = shadow_bytes(pin);
+        let trend = self.pins.get(&header.pin);
+        let growth = trend.map_or(0, |trend| trend.growth(outlook.now, bytes));
+        let whole = header
+            .page_count
+            .saturating_mul(u64::from(header.page_size.get()));
+        // A limit that the whole view does not reach is none.
+        let limit = header.shadow_limit_bytes.filter(|limit| *limit < whole);
+        let by_limit = limit.and_then(|limit| used_up_in(limit.saturating_sub(bytes), growth));
+        let above = outlook
+            .free_bytes
+            .map(|free| free.saturating_sub(outlook.floor_bytes));
+        let by_floor = above.and_then(|above| used_up_in(above, outlook.free_decline));
+        // What holds is at its limit or the floor already: only the log is left to it.
+        let full_in = match pin.holding_since() {
+            Some(_) => used_up_in(outlook.log_left, outlook.log_growth),
+            None => by_limit.into_iter().chain(by_floor).min(),
+        };
+        (growth, full_in)
+    }
+}
+
+/// Bytes of the images that a pin keeps, those that it shares included.
+pub(super) fn shadow_bytes(pin: &HeldPin) -> u64 {
+    pin.counts().shadowed_pages * u64::from(pin.header().page_size.get())
+}
