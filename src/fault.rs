@@ -1,49 +1,137 @@
 //! Deliberate bugs, so that the tests can prove that they would notice.
 //!
 //! Only a build with the feature `faults` has them, and there the environment variable
-//! `STILLFS_FAULT` chooses one. Without the feature [`is`] is a constant `false`.
+//! `STILLFS_FAULT` chooses one. Without the feature [`is`] is a constant `false`. Each is a small
+//! deviation at the real place; `scripts/mutants` turns them on one after another.
 
-/// A bug that can be switched on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "faults"), allow(dead_code))]
-pub(crate) enum Fault {
+/// The bugs: what goes wrong, and the name by which `STILLFS_FAULT` chooses it.
+macro_rules! faults {
+    ($($(#[$doc:meta])+ $fault:ident = $name:literal,)+) => {
+        /// A bug that can be switched on.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(not(feature = "faults"), allow(dead_code))]
+        pub(crate) enum Fault {
+            $($(#[$doc])+ $fault,)+
+        }
+
+        #[cfg(feature = "faults")]
+        impl Fault {
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$fault => $name,)+
+                }
+            }
+        }
+    };
+}
+
+faults! {
     /// Writeback overwrites without capturing.
-    CaptureOff,
+    CaptureOff = "capture-off",
     /// The merged read does not look into the index after the live read, but before it.
-    LookBeforeLiveRead,
+    LookBeforeLiveRead = "look-before-live-read",
     /// The entry is published after the overwrite.
-    PublishAfterOverwrite,
+    PublishAfterOverwrite = "publish-after-overwrite",
     /// The end of the pin is looked at before the read and not after it.
-    EndLookedAtFirst,
+    EndLookedAtFirst = "end-looked-at-first",
     /// Slots are given to others before the end is visible.
-    SlotsReusedEarly,
+    SlotsReusedEarly = "slots-reused-early",
     /// The spill stores the newest version and not the one at S.
-    SpillNewest,
+    SpillNewest = "spill-newest",
     /// A page counts as clean while its live write is in flight.
-    CleanInFlight,
+    CleanInFlight = "clean-in-flight",
     /// Page checks of the merged read are off; not a bug by itself: the belts off the braces.
-    PageChecksOff,
+    PageChecksOff = "page-checks-off",
+
+    /// The spill leaves the view's two header pages out.
+    HeaderNotSpilled = "header-not-spilled",
+    /// The spill leaves its first page out.
+    SpillMissesPage = "spill-misses-page",
+    /// A pre-image is kept for the first of the pins that lack it.
+    CaptureForOnePin = "capture-for-one-pin",
+    /// A page of the free list is overwritten uncaptured.
+    FreePageUncaptured = "free-page-uncaptured",
+    /// A slot that a second pin shares has one holder, so that it is freed with the first of them.
+    SlotHolderUncounted = "slot-holder-uncounted",
+    /// The index of a pin that ends is not cut, and its slots are used for others.
+    EndNotVisible = "end-not-visible",
+    /// A pin is granted before the log is durable through its commit.
+    GrantBeforeDurable = "grant-before-durable",
+    /// The pins do not hear that the engine stopped writing after a failed sync.
+    PoisonUnheard = "poison-unheard",
+
+    /// A held pin is told of the new epoch and then forgotten.
+    AdoptionSkipped = "adoption-skipped",
+    /// The slots of an adopted pin count as free.
+    SlotsNotRebuilt = "slots-not-rebuilt",
+    /// A held pin of another live file, database or history is adopted.
+    ForeignAdopted = "foreign-adopted",
+    /// A held pin that another incarnation has fenced is adopted.
+    FencedAdopted = "fenced-adopted",
+    /// The entries of a pin that is adopted are believed, whatever the slots hold.
+    EntriesBelieved = "entries-believed",
+    /// An adopted pin that nobody reclaims lasts.
+    UnclaimedKept = "unclaimed-kept",
+    /// A pin lasts beyond its maximum age.
+    AgeIgnored = "age-ignored",
+    /// A pin whose holder is gone lasts.
+    HolderGoneUnseen = "holder-gone-unseen",
+
+    /// Pages that a pin holds are overwritten.
+    HoldOverwrites = "hold-overwrites",
+    /// A pin may grow beyond its limit.
+    LimitIgnored = "limit-ignored",
+    /// The shadow may take the disk's last byte.
+    FloorIgnored = "floor-ignored",
+    /// Where space runs out the youngest pin goes first.
+    YoungestGoesFirst = "youngest-goes-first",
+    /// On a full disk the pins that hold go before those that break.
+    HoldGoesFirst = "hold-goes-first",
+    /// A log at its limit ends no pin that holds it up.
+    LogLimitHolds = "log-limit-holds",
+
+    /// An engine that opens keeps the epoch of the one before.
+    EpochUnchanged = "epoch-unchanged",
+    /// The new epoch gets into the live file with the first checkpoint, after its writeback.
+    EpochLate = "epoch-late",
+    /// The epoch is the one before plus 1, and not drawn at random.
+    EpochCounted = "epoch-counted",
+    /// The copies of the header are not written by turns.
+    HeaderOneCopy = "header-one-copy",
+
+    /// A commit is acknowledged before its log is synced.
+    CommitUnsynced = "commit-unsynced",
+    /// A reader sees the newest commit, durable or not.
+    ReaderNotDurable = "reader-not-durable",
+    /// A failed sync of the log does not stop the commits after it.
+    FailedSyncForgotten = "failed-sync-forgotten",
+    /// The directory entry of a new segment is not synced.
+    SegmentNameUnsynced = "segment-name-unsynced",
+    /// Records are checked without the salt of their segment, so that an old tail passes.
+    SaltNotMixed = "salt-not-mixed",
+    /// What a failed append left is not cut back.
+    DebrisLeft = "debris-left",
+    /// A delta that is torn, or of another page, is applied.
+    TornDeltaAccepted = "torn-delta-accepted",
+    /// A bad record ends the log, whatever follows it.
+    DamageTakenForTail = "damage-taken-for-tail",
+    /// Recovery does not sync the log that it read.
+    RecoveryUnsynced = "recovery-unsynced",
+    /// A checkpoint goes on with deltas upon images that stand before the new log start.
+    DeltaBeforeStart = "delta-before-start",
+    /// A checkpoint names the new log start before the live file is synced.
+    HeaderBeforeLiveSync = "header-before-live-sync",
+    /// A checkpoint lets its segments go before the live file is synced.
+    SegmentRemovedEarly = "segment-removed-early",
+    /// Old pages are not kept for readers of this process.
+    ReadersForgotten = "readers-forgotten",
+    /// A commit's wall clock is the machine's, also where that went back.
+    WallClockBack = "wall-clock-back",
 }
 
 /// How often a thread lets the others go first to keep the window of a bug open.
 #[cfg(feature = "faults")]
 const LINGER_TURNS: u32 = 200;
-
-#[cfg(feature = "faults")]
-impl Fault {
-    fn name(self) -> &'static str {
-        match self {
-            Self::CaptureOff => "capture-off",
-            Self::LookBeforeLiveRead => "look-before-live-read",
-            Self::PublishAfterOverwrite => "publish-after-overwrite",
-            Self::EndLookedAtFirst => "end-looked-at-first",
-            Self::SlotsReusedEarly => "slots-reused-early",
-            Self::SpillNewest => "spill-newest",
-            Self::CleanInFlight => "clean-in-flight",
-            Self::PageChecksOff => "page-checks-off",
-        }
-    }
-}
 
 /// Whether `fault` is switched on. `STILLFS_FAULT` holds names, separated by commas.
 #[cfg(feature = "faults")]

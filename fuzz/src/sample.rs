@@ -23,6 +23,7 @@ pub fn options() -> EngineOptions {
         cache_bytes: 1 << 20,
         checkpoint_bytes: 1 << 20,
         log_bytes_max: 8 << 20,
+        ..EngineOptions::default()
     }
 }
 

@@ -18,8 +18,8 @@ const RECORD: &[u8] = br#"_{"mount_point":"/m","source":[47,115],"source_kind":"
 fn seeds() -> Vec<Vec<u8>> {
     let page_file = sample::content(&sample::CLOSED, "data.pages");
     let pins = sample::PINNED.iter();
-    let index = pins.filter(|(path, _)| path.extension().is_some_and(|ending| ending == "pin"));
-    let index = &index.last().expect("the sample has two pins").1;
+    let mut index = pins.filter(|(path, _)| path.extension().is_some_and(|ending| ending == "pin"));
+    let index = &index.next_back().expect("the sample has two pins").1;
     vec![
         [&[1], &page_file[..512]].concat(),
         [&[3], &index[..512]].concat(),

@@ -67,7 +67,7 @@ fn index(files: &Files, is_first: bool) -> Vec<u8> {
     let found = if is_first {
         indexes.next()
     } else {
-        indexes.last()
+        indexes.next_back()
     };
     found.expect("the sample has two pins").1.clone()
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use stillfs::Database;
-use stillfs::os::{Disk, LockKind, OpenMode};
+use stillfs::codec;
+use stillfs::os::{self, Disk, LockKind, OpenMode, SimulatedHost};
 use stillfs_fuzz::input::Input;
 use stillfs_fuzz::page_image::{PAGE_BYTES, mend_sector};
 use stillfs_fuzz::{sample, walk};
@@ -23,13 +24,13 @@ fuzz_target!(
                 input.patch(bytes, PAGE_BYTES);
             } else if path.extension().is_some_and(|ending| ending == "pin") {
                 input.patch(bytes, 512);
-                if how & 1 == 1 {
-                    mend_sector(bytes, 0);
-                }
                 indexes.push(path.clone());
             }
         }
         let machine = sample::machine_with(&files);
+        for path in &indexes {
+            mend_index(&machine, path, how);
+        }
         // Readers of another process hold them, all or some.
         let elsewhere = machine.disk.another_process();
         let held = indexes.iter().skip(usize::from(how >> 7)).map(|path| {
@@ -52,3 +53,25 @@ fuzz_target!(
         let _ = database.close();
     }
 );
+
+/// Has an index name the live file and the slot file of this machine, with a right checksum; or not.
+fn mend_index(machine: &SimulatedHost, path: &Path, how: u8) {
+    let open = |path: &Path| machine.disk.open(path, OpenMode::ReadWrite);
+    let file = open(path).expect("it was made");
+    let mut head = [0; 512];
+    if os::read_up_to(&*file, &mut head, 0).expect("it can be read") < head.len() {
+        return;
+    }
+    if how & 2 == 0 {
+        for (name, at) in [("data.pages", 144), ("shadow/slots", 168)] {
+            let named = open(&Path::new(sample::DIR).join(name)).expect("it was made");
+            let identity = named.identity().expect("every file has one");
+            codec::put(&mut head, at, &identity.device.to_le_bytes());
+            codec::put(&mut head, at + 8, &identity.inode.to_le_bytes());
+        }
+    }
+    if how & 1 == 1 {
+        mend_sector(&mut head, 0);
+    }
+    os::write_all_at(&*file, &head, 0).expect("it can be written");
+}

@@ -30,6 +30,8 @@
 //! Locking: none of its own across a call; a pin waits for the gate, never a commit for a pin.
 
 mod error;
+#[cfg(test)]
+mod fencing_test;
 mod offline;
 mod outlook;
 mod pin;

@@ -130,7 +130,11 @@ fn spill_and_grant(
     held.fix(|facts| facts.live_sequence = header.sequence);
     state.shadow.write_header(held)?;
     let header = header.of_view(snapshot.point());
-    for copy in [PageNo(0), PageNo(1)] {
+    let copies = match fault::is(Fault::HeaderNotSpilled) {
+        true => &[][..],
+        false => &[PageNo(0), PageNo(1)],
+    };
+    for &copy in copies {
         state.shadow.spill(held, copy, &header.encode(copy))?;
     }
     let at = if fault::is(Fault::SpillNewest) {
@@ -138,7 +142,8 @@ fn spill_and_grant(
     } else {
         snapshot.point().lsn
     };
-    for page in snapshot.unwritten_pages() {
+    let missed = usize::from(fault::is(Fault::SpillMissesPage));
+    for page in snapshot.unwritten_pages().into_iter().skip(missed) {
         if let Some(image) = snapshot.unwritten(page, at)? {
             state.shadow.spill(held, page, &image)?;
         }
@@ -339,5 +344,28 @@ mod tests {
         database.checkpoint().unwrap_err();
         assert!(database.engine().is_poisoned());
         assert_eq!(held.ended(), Some(EndReason::Poisoned));
+    }
+
+    /// D4: a commit that a crash could take away is no ground for a pin, however complete the spill is.
+    #[test]
+    fn pin_of_a_commit_that_cannot_be_made_durable_is_refused() {
+        let simulated = Host::simulated(15);
+        let database =
+            Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
+        let put = |value: &[u8]| {
+            let mut write = database.begin_write().unwrap();
+            write.put("t", b"key", value).unwrap();
+            write
+        };
+        put(b"value").commit().unwrap();
+        put(b"other").commit_unsynced();
+        let fault = DiskFault::errno(Operation::SyncData, EIO).on("0000000000000001.wal");
+        simulated.disk.set_faults(Faults::none().with(fault));
+        let refused = database.pin().unwrap_err();
+        assert!(
+            matches!(refused, DatabaseError::Engine(EngineError::Poisoned { .. })),
+            "{refused}"
+        );
+        assert_eq!(database.stats().pins, 0);
     }
 }

@@ -24,6 +24,7 @@ use crate::engine::header::{Header, HeaderState};
 use crate::engine::shared::{BellState, Shared};
 use crate::engine::wal::{Log, RecordKind};
 use crate::engine::writeback::{Keep, Pressure, Writeback};
+use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::os::{self, OpenMode};
 use crate::page::PageNo;
@@ -170,7 +171,12 @@ impl Shared {
                 ..CheckpointReport::default()
             });
         }
-        self.sync_live()?;
+        if fault::is(Fault::SegmentRemovedEarly) {
+            log.remove_before(log_start)?;
+        }
+        if !fault::is(Fault::HeaderBeforeLiveSync) {
+            self.sync_live()?;
+        }
         let header = self.header.lock().clone();
         self.write_header_copy(Header {
             point: target,
@@ -207,7 +213,9 @@ impl Shared {
             log.append_note(RecordKind::CheckpointBegin, &target.lsn.0.to_le_bytes())
         })?;
         let log_start = self.relief.with(sink, || log.rotate())?;
-        append.imaged.clear();
+        if !fault::is(Fault::DeltaBeforeStart) {
+            append.imaged.clear();
+        }
         Ok(FixedTarget { target, log_start })
     }
 
@@ -251,7 +259,10 @@ impl Shared {
         next.sequence = next.sequence.checked_add(1).ok_or(EngineError::Exhausted {
             what: "the header's sequence",
         })?;
-        let copy = PageNo(next.sequence % 2);
+        let copy = match fault::is(Fault::HeaderOneCopy) {
+            true => PageNo(0),
+            false => PageNo(next.sequence % 2),
+        };
         let offset = copy.0 * u64::from(self.page_size.get());
         // It grows nothing, and at an open nothing may be given up yet: no relief.
         os::write_all_at(&*self.data, &next.encode(copy), offset).map_err(EngineError::io_at(

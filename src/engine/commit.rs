@@ -13,6 +13,7 @@ use crate::engine::page_table::Content;
 use crate::engine::shared::{BellState, Shared};
 use crate::engine::wal::{Appending, CommitRecord, Form, RecordKind, commit_record_bytes};
 use crate::engine::write_set::{After, Changed, WriteSet};
+use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::page::PageNo;
 
@@ -79,11 +80,15 @@ impl Shared {
 
     fn commit_record(&self, set: &WriteSet, synced: Lsn) -> Result<CommitRecord> {
         let base = set.base();
+        let now = self.host.clock.wall_ns();
         let what = "the commit numbers";
         let timestamp = base.timestamp.next();
         Ok(CommitRecord {
             timestamp: timestamp.ok_or(EngineError::Exhausted { what })?,
-            wall_ns: base.wall_after(self.host.clock.wall_ns()),
+            wall_ns: match fault::is(Fault::WallClockBack) {
+                true => now,
+                false => base.wall_after(now),
+            },
             synced,
             page_count: set.page_count(),
             free: set.free_list(),

@@ -82,6 +82,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
+use crate::fault::{self, Fault};
 use crate::os::{File, Host};
 use crate::page::PageSize;
 
@@ -192,7 +193,9 @@ impl Engine {
         if self.shared.log.is_none() {
             return Ok(());
         }
-        self.make_durable(point)?;
+        if !fault::is(Fault::GrantBeforeDurable) {
+            self.make_durable(point)?;
+        }
         self.settle_live()?;
         self.refuse_if_poisoned()
     }

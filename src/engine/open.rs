@@ -28,6 +28,7 @@ use crate::engine::spool::Spool;
 use crate::engine::takeover::{TakeoverSteps, take_over};
 use crate::engine::wal::{LOG_DIR, Log, LogIdentity};
 use crate::engine::writeback::PreImageSink;
+use crate::fault::{self, Fault};
 use crate::id::Epoch;
 use crate::os::file_system::{self, RefusedFileSystem};
 use crate::os::{self, File, FileIdentity, Host, LockKind, OpenMode, random, trust};
@@ -146,9 +147,14 @@ impl Engine {
         let recovered = recovery::recover(host, dir, &header, &room)?;
         refuse_short(&*data, &data_path, &header, &recovered)?;
         recovered.sync(host, dir)?;
-        let epoch = random::nonzero(&*host.random)
-            .map(Epoch)
-            .map_err(EngineError::io("draw an epoch for", FileRole::Directory))?;
+        let before = header.epoch;
+        let epoch = match before {
+            Epoch(1..) if fault::is(Fault::EpochUnchanged) => before,
+            Epoch(1..) if fault::is(Fault::EpochCounted) => Epoch(before.0 + 1),
+            _ => random::nonzero(&*host.random)
+                .map(Epoch)
+                .map_err(EngineError::io("draw an epoch for", FileRole::Directory))?,
+        };
         let identity = Identity {
             database: header.database,
             history: header.history,
@@ -349,11 +355,15 @@ impl TakeoverSteps for Takeover<'_, '_> {
         if next.state == HeaderState::Clean {
             next.log_start = self.recovered.log_end;
         }
-        next.epoch = self.shared.identity.epoch;
+        if !fault::is(Fault::EpochLate) {
+            next.epoch = self.shared.identity.epoch;
+        }
         next.state = HeaderState::LogNeeded;
         self.shared.write_header_copy(next)?;
         let next = self.shared.header.lock().clone();
-        self.shared.write_header_copy(next)
+        self.shared.write_header_copy(next)?;
+        self.shared.header.lock().epoch = self.shared.identity.epoch;
+        Ok(())
     }
 }
 

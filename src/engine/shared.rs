@@ -20,6 +20,7 @@ use crate::engine::relief::Relief;
 use crate::engine::spool::Spool;
 use crate::engine::wal::Log;
 use crate::engine::writeback::{PreImageSink, offset_of};
+use crate::fault::{self, Fault};
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::Lsn;
 use crate::os::{self, File, Host};
@@ -346,6 +347,7 @@ impl Shared {
         if outcome.is_err()
             && is_poisoned()
             && !self.is_poison_told.swap(true, Ordering::SeqCst)
+            && !fault::is(Fault::PoisonUnheard)
             && let Some(sink) = &self.sink
         {
             sink.poisoned();

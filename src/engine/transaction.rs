@@ -324,6 +324,16 @@ impl WriteTransaction {
         Ok(point.timestamp)
     }
 
+    /// Commits up to where others can build on it, and leaves its log unsynced: as another thread would
+    /// find a commit that is being synced. Shape: no table has become longer or shorter.
+    #[cfg(test)]
+    pub(crate) fn commit_unsynced(mut self) {
+        let set = self.set.take().expect("see set()");
+        self.shared
+            .append_commit(set)
+            .expect("an append that works");
+    }
+
     /// Forgets the changes.
     pub fn rollback(self) {}
 

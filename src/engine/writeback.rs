@@ -126,11 +126,13 @@ impl Writeback<'_> {
                 page: first,
                 source,
             })?;
-            if keep == Keep::Held {
+            if keep == Keep::Held && !fault::is(Fault::HoldOverwrites) {
                 return Ok(keep);
             }
         }
-        self.keep_for_readers(&images)?;
+        if !fault::is(Fault::ReadersForgotten) {
+            self.keep_for_readers(&images)?;
+        }
         fault::linger(Fault::CleanInFlight);
         self.is_unsynced.store(true, Ordering::SeqCst);
         for run in images.chunk_by(|a, b| a.0.0 + 1 == b.0.0) {

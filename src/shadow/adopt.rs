@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec;
+use crate::fault::{self, Fault};
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::{Lsn, Timestamp};
 use crate::os::{self, Disk, File, FileIdentity, LockKind, OpenMode};
@@ -285,19 +286,21 @@ fn judge(
     if path.file_stem() != Some(OsStr::new(&header.pin.to_string())) {
         return Err(Unfit::OtherName);
     }
-    if (header.database, header.history, header.page_size)
-        != (takeover.database, takeover.history, takeover.page_size)
+    let is_any = fault::is(Fault::ForeignAdopted);
+    if !is_any
+        && (header.database, header.history, header.page_size)
+            != (takeover.database, takeover.history, takeover.page_size)
     {
         return Err(Unfit::OtherDatabase);
     }
-    if header.live != takeover.live {
+    if !is_any && header.live != takeover.live {
         return Err(Unfit::OtherFile);
     }
     if header.slots != slots {
         return Err(Unfit::OtherSlots);
     }
     let accepts = |epoch: &Epoch| header.accepted_epochs.contains(epoch);
-    if !takeover.carried.iter().all(accepts) {
+    if !takeover.carried.iter().all(accepts) && !fault::is(Fault::FencedAdopted) {
         return Err(Unfit::Fenced);
     }
     if header.lsn > takeover.lsn
@@ -334,7 +337,7 @@ fn read_entries(
                     let is_borne_out = |image: ImageFacts| {
                         image.page == page && image.crc == crc && image.lsn <= header.lsn
                     };
-                    if !image.is_some_and(is_borne_out) {
+                    if !image.is_some_and(is_borne_out) && !fault::is(Fault::EntriesBelieved) {
                         return Err(Unfit::Entry(page));
                     }
                     entries.insert(page, entry);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::fault::{self, Fault};
 use crate::id::Epoch;
 use crate::os::{self, File, FileIdentity, LockKind};
 use crate::page::PageNo;
@@ -225,7 +226,8 @@ impl HeldPin {
         if !state.granted || state.ended.is_some() {
             return None;
         }
-        if header.max_age.is_some_and(|age| is_past(header.taken, age)) {
+        let is_old = header.max_age.is_some_and(|age| is_past(header.taken, age));
+        if is_old && !fault::is(Fault::AgeIgnored) {
             return Some(EndReason::Expired);
         }
         let tenure = state.tenure;
@@ -234,14 +236,16 @@ impl HeldPin {
             return None;
         }
         match self.is_abandoned() {
-            Ok(true) => return Some(EndReason::Released),
-            Ok(false) => {}
+            Ok(true) if !fault::is(Fault::HolderGoneUnseen) => return Some(EndReason::Released),
+            Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, pin = %header.pin, "cannot tell whether a pin is held")
             }
         }
         match tenure {
-            Tenure::Unclaimed { since } if is_past(since, claim_patience) => {
+            Tenure::Unclaimed { since }
+                if is_past(since, claim_patience) && !fault::is(Fault::UnclaimedKept) =>
+            {
                 Some(EndReason::Unclaimed)
             }
             _ => None,
@@ -325,7 +329,8 @@ impl HeldPin {
         };
         let state = self.state.lock();
         let pages = (state.entries.len() + state.abandoned.len()) as u64 + 1;
-        if pages.saturating_mul(u64::from(header.page_size.get())) > limit_bytes {
+        let is_over = pages.saturating_mul(u64::from(header.page_size.get())) > limit_bytes;
+        if is_over && !fault::is(Fault::LimitIgnored) {
             return Err(ShadowError::AtLimit { limit_bytes });
         }
         Ok(())
@@ -391,9 +396,11 @@ impl HeldPin {
             return Ok(Vec::new());
         }
         state.is_doomed = true;
-        self.file
-            .set_len(0)
-            .map_err(ShadowError::io("cut", "a pin's index"))?;
+        if !fault::is(Fault::EndNotVisible) {
+            self.file
+                .set_len(0)
+                .map_err(ShadowError::io("cut", "a pin's index"))?;
+        }
         state.ended = Some(reason);
         let mut freed = std::mem::take(&mut state.abandoned);
         freed.extend(state.entries.drain().map(|(_, entry)| entry));

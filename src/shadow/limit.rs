@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use crate::fault::{self, Fault};
 use crate::page::PageNo;
 use crate::shadow::index::{Entry, OnFull};
 use crate::shadow::{EndReason, HeldPin, Shadow, ShadowError};
@@ -100,10 +101,13 @@ impl Shadow {
     pub fn relieve(&self, shortage: Shortage) -> bool {
         match shortage {
             Shortage::Disk => {
-                self.slots.give_back() > 0
-                    || self.end_oldest(OnFull::Break)
-                    || self.end_oldest(OnFull::Hold)
+                let (first, last) = match fault::is(Fault::HoldGoesFirst) {
+                    true => (OnFull::Hold, OnFull::Break),
+                    false => (OnFull::Break, OnFull::Hold),
+                };
+                self.slots.give_back() > 0 || self.end_oldest(first) || self.end_oldest(last)
             }
+            Shortage::Log if fault::is(Fault::LogLimitHolds) => false,
             Shortage::Log => {
                 let holds = |pin: &HeldPin| pin.holding_since().is_some();
                 self.end_first(holds, EndReason::LogFull)
@@ -141,6 +145,9 @@ impl Shadow {
         let mut pins: Vec<Arc<HeldPin>> = self.pins();
         pins.retain(|pin| may_go(pin));
         pins.sort_by_key(|pin| pin.header().taken);
+        if fault::is(Fault::YoungestGoesFirst) {
+            pins.reverse();
+        }
         for pin in pins {
             match self.end(&pin, reason) {
                 Ok(()) => {

@@ -59,7 +59,7 @@ use parking_lot::Mutex;
 
 use crate::fault::{self, Fault};
 use crate::os::{self, Clock, Disk, File, FileIdentity, Host, LockKind, OpenMode};
-use crate::page::{PageNo, PageSize};
+use crate::page::{PageKind, PageNo, PageSize};
 
 pub use adopt::Takeover;
 use adopt::{Candidate, Survey};
@@ -166,6 +166,9 @@ impl Shadow {
         for candidate in candidates {
             pins.extend(take_over(&*disk, candidate, takeover)?);
         }
+        if fault::is(Fault::AdoptionSkipped) {
+            pins.clear();
+        }
         // S7: where no epoch fences them, what strangers hold stays where it is.
         let is_kept = takeover.next.is_none() && !strangers.is_empty();
         let slots = match found {
@@ -175,7 +178,11 @@ impl Shadow {
                 } else {
                     FreeSlots::Unclaimed
                 };
-                SlotStore::restored(found, takeover.page_size, &pins, tail)
+                let owners = match fault::is(Fault::SlotsNotRebuilt) {
+                    true => &[],
+                    false => &pins[..],
+                };
+                SlotStore::restored(found, takeover.page_size, owners, tail)
             }
             _ => SlotStore::new(make_slots(&*disk, dir)?, takeover.page_size),
         };
@@ -366,6 +373,10 @@ impl capture::CaptureSteps for Batch<'_> {
         self.pins
             .iter()
             .filter(|pin| pin.lacks(page))
+            .take(match fault::is(Fault::CaptureForOnePin) {
+                true => 1,
+                false => usize::MAX,
+            })
             .cloned()
             .collect()
     }
@@ -384,6 +395,11 @@ impl capture::CaptureSteps for Batch<'_> {
         page: PageNo,
         image: &Option<Vec<u8>>,
     ) -> Result<(), ShadowError> {
+        if fault::is(Fault::FreePageUncaptured)
+            && image.as_ref().is_some_and(|bytes| is_free(bytes))
+        {
+            return Ok(());
+        }
         let stored = match image {
             None => Ok(Entry::Unreadable),
             Some(image) => self.shadow.store(pin, page, image),
@@ -409,6 +425,12 @@ impl capture::CaptureSteps for Batch<'_> {
     fn fence(&self) {
         fence(Ordering::SeqCst);
     }
+}
+
+/// Whether a page says that it is of the free list: only for the injected fault.
+fn is_free(image: &[u8]) -> bool {
+    let kind = image.get(4).copied().and_then(PageKind::from_u8);
+    matches!(kind, Some(PageKind::Free | PageKind::FreeTrunk))
 }
 
 /// An end that nobody asked for is never silent.

@@ -7,6 +7,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use parking_lot::Mutex;
 
+use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::os::{self, File};
 use crate::page::{self, PageNo, PageSize};
@@ -183,7 +184,11 @@ impl SlotStore {
         let key = (page, page::lsn(image));
         match state.by_key.get(&key).copied() {
             Some(entry @ Entry::Slot { slot, crc: known }) if known == crc => {
-                state.slots.entry(slot).and_modify(|slot| slot.holders += 1);
+                let one = u32::from(!fault::is(Fault::SlotHolderUncounted));
+                state
+                    .slots
+                    .entry(slot)
+                    .and_modify(|slot| slot.holders += one);
                 fill_slot(order, || Ok::<(), ShadowError>(()))?;
                 return Ok((entry, false));
             }

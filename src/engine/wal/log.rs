@@ -13,6 +13,7 @@ use crate::engine::wal::record::{RecordKind, encode_summaries, push_record};
 use crate::engine::wal::segment::{
     SEGMENT_HEADER_BYTES, SealedSegment, SegmentHeader, segment_name,
 };
+use crate::fault::{self, Fault};
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::Lsn;
 use crate::os::{self, File, Host, OpenMode, random};
@@ -213,6 +214,9 @@ impl Log {
     /// W1: takes away what a failed append left, for good: it has the salt and the LSNs of what comes
     /// next, and a crash could mix the two. If that fails, the log is poisoned.
     fn cut_back(&self, tail: &Tail, offset: u64) {
+        if fault::is(Fault::DebrisLeft) {
+            return;
+        }
         let cut = tail.file.set_len(offset);
         if self.take_lead().is_ok() {
             let synced = cut.and_then(|()| tail.file.sync_data());
@@ -240,6 +244,9 @@ impl Log {
                 break (tail.file.clone(), tail.end);
             }
         };
+        if fault::is(Fault::CommitUnsynced) {
+            return self.end_lead("", Ok(()), end);
+        }
         self.end_lead("cannot sync the log", file.sync_data(), end)
     }
 
@@ -281,6 +288,7 @@ impl Log {
                 flush.durable = flush.durable.max(end);
                 Ok(())
             }
+            Err(_) if fault::is(Fault::FailedSyncForgotten) => Ok(()),
             Err(error) => {
                 let cause = || format!("{what}: {error}");
                 flush.poison.get_or_insert_with(cause);
@@ -428,7 +436,10 @@ fn create_segment(
         .map_err(failed("create"))?;
     let written = os::write_all_at(&*file, &header.encode(), 0)
         .and_then(|()| file.sync_data())
-        .and_then(|()| host.disk.sync_dir(dir));
+        .and_then(|()| match fault::is(Fault::SegmentNameUnsynced) {
+            true => Ok(()),
+            false => host.disk.sync_dir(dir),
+        });
     if let Err(error) = written {
         // Best effort: an unfinished segment is recognised and passed over when the log is read.
         let _ = host.disk.remove(&path);

@@ -15,6 +15,7 @@ use crate::engine::wal::record::{
 use crate::engine::wal::segment::{
     SEGMENT_HEADER_BYTES, SealedSegment, SegmentFile, SegmentHeader, open_segments,
 };
+use crate::fault::{self, Fault};
 use crate::id::{DatabaseId, HistoryId};
 use crate::lsn::Lsn;
 use crate::os::{self, Disk};
@@ -323,6 +324,7 @@ impl Scan {
                 continue;
             };
             if record.kind == RecordKind::Commit
+                && !fault::is(Fault::DamageTakenForTail)
                 && let Ok(commit) = CommitRecord::decode(&record.payload)
                 && commit.synced > at
             {
@@ -365,6 +367,9 @@ impl Scan {
     ///
     /// Errors: `Io`.
     pub(crate) fn sync(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
+        if fault::is(Fault::RecoveryUnsynced) {
+            return Ok(());
+        }
         if let Some((index, range)) = &self.unsynced
             && let Some(segment) = self.segments.get(*index)
         {
