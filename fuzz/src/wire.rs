@@ -58,7 +58,7 @@ pub fn converse(mut stream: UnixStream, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The greeting of a client, as a frame.
-pub const HELLO: &[u8] = &[4, 0, 0, 0, 0, 1, 1, b'f'];
+pub const HELLO: &[u8] = &[4, 0, 0, 0, 0, 2, 1, b'f'];
 
 /// A client that greets, asks whether anybody is there, for a pin, and for the status.
 pub fn conversation() -> Vec<u8> {

@@ -92,7 +92,7 @@ pub enum ShadowError {
     Ending,
     /// Free space is below the floor.
     #[error(
-        "free space is {} bytes, and pins leave {floor_bytes} bytes free for commits: make room, or lower the floor",
+        "free space is {} bytes, and pins leave {floor_bytes} bytes free for commits: make room, or start the engine with a lower floor (serve --free-space-floor)",
         free_bytes.map_or("unknown".to_owned(), |free| free.to_string())
     )]
     NoRoom {

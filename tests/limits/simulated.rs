@@ -164,7 +164,10 @@ fn pin_below_the_floor_is_refused() {
     let error = rig.database.pin().expect_err("there is no room");
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     let text = error.to_string();
-    assert!(text.contains("make room, or lower the floor"), "{text}");
+    assert!(
+        text.contains("make room, or start the engine with a lower floor"),
+        "{text}"
+    );
     assert_eq!(whole(&pin).expect("it lasts"), expected);
     assert_eq!(rig.database.stats().pins, 1);
     rig.leave_free(8 * MIB);

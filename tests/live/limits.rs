@@ -339,6 +339,10 @@ fn bounds_that_cannot_be_are_refused() {
         refused(&[&words[..], &[source, point]].concat(), 2, text);
     }
     let words: [&std::ffi::OsStr; 3] = ["mount".as_ref(), source, point];
-    refused(&words, 1, "make room, or lower the floor");
+    refused(
+        &words,
+        1,
+        "make room, or start the engine with a lower floor",
+    );
     assert!(small.rig.pins().is_empty());
 }

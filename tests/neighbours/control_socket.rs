@@ -13,7 +13,7 @@ use crate::process::{end_of, eventually, is_root, stillfs, succeed};
 use crate::rig::{Place, STRANGER, Served, as_stranger, chmod};
 
 /// A greeting of version 1 from a client without a name.
-const HELLO: [u8; 7] = [3, 0, 0, 0, 0, 1, 0];
+const HELLO: [u8; 7] = [3, 0, 0, 0, 0, 2, 0];
 /// Connections that the server has places for.
 const PLACES: usize = 256;
 

@@ -24,7 +24,14 @@ use crate::view::{Owes, View};
 /// Rounds of each file system in an ordinary run of the tests.
 const ROUNDS: u64 = 3;
 /// Small, so that checkpoints and new segments are never far.
-const SERVE: &[&str] = &["--checkpoint-size", "512K", "--wal-limit", "4M"];
+const SERVE: &[&str] = &[
+    "--checkpoint-size",
+    "512K",
+    "--wal-limit",
+    "4M",
+    "--free-space-floor",
+    "8M",
+];
 
 /// An engine on a machine; the rig goes first.
 struct Round {

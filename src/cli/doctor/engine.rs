@@ -86,7 +86,9 @@ fn held(host: &Host, dir: &Path, engine: &LockHolder) -> Finding {
     let line = lock_table::command_line(engine.process);
     let line = line.map_or_else(String::new, |line| format!(" ({line})"));
     let noted = noted(host, dir);
-    let is_it = noted == format!("process {}", engine.process);
+    let is_it = ["", ", engine", ", mount"]
+        .iter()
+        .any(|role| noted == format!("process {}{role}", engine.process));
     let but = if is_it {
         String::new()
     } else {
