@@ -38,6 +38,9 @@ Exits 0 once the mount answers; the daemon then stays in the background until so
 stillfs umount, umount(8), fusermount3 -u, or SIGTERM to the daemon. When the pin ends before, by its age,
 its shadow limit or a full disk, every further read fails, and stillfs status says why.
 
+Without an engine the pin is written into SOURCE/shadow by the mount itself, which root does with the rights
+of SOURCE's owner; an engine that starts meanwhile takes the pin over.
+
 Examples:
   stillfs mount /var/lib/app /mnt/still
   stillfs mount /var/lib/app /mnt/still -o allow_other
