@@ -93,7 +93,8 @@ fn held(host: &Host, dir: &Path, engine: &LockHolder) -> Finding {
     let line = lock_table::command_line(engine.process);
     let line = line.map_or_else(String::new, |line| format!(" ({line})"));
     let noted = noted(host, dir);
-    let is_it = noted == format!("process {}", engine.process);
+    let who = noted.split_once(',').map_or(&*noted, |(who, _)| who);
+    let is_it = who == format!("process {}", engine.process);
     let but = if is_it {
         String::new()
     } else {
