@@ -14,7 +14,7 @@ use crate::process::{end_of, eventually, is_root, stillfs, succeed};
 use crate::rig::{Place, STRANGER, Served, as_stranger, chmod};
 
 /// A greeting of the present version from a client without a name.
-const HELLO: [u8; 7] = [3, 0, 0, 0, 0, PROTOCOL_VERSION as u8, 0];
+const HELLO: [u8; 7] = [3, 0, 0, 0, 0, PROTOCOL_VERSION.to_le_bytes()[0], 0];
 /// Connections that the server has places for.
 const PLACES: usize = 256;
 
