@@ -78,7 +78,7 @@ Exit codes:
 enum Command {
     /// Run an engine on a directory and serve it to Redis clients.
     Serve(serve::ServeArgs),
-    /// Pin a running database and show it as a folder of still files.
+    /// Pin a database, running or not, and show it as a folder of still files.
     Mount(mount::MountArgs),
     /// Unmount a view and wait until its pin is released.
     #[command(alias = "unmount")]

@@ -35,8 +35,12 @@ impl ViewArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exits 0 once the mount answers; the daemon then stays in the background until somebody unmounts:
-stillfs umount, umount(8), fusermount3 -u, or SIGTERM to the daemon. When the pin ends before, by its age,
-its shadow limit or a full disk, every further read fails, and stillfs status says why.
+stillfs umount, umount(8), fusermount3 -u, or SIGTERM to the daemon. When the pin ends before, by
+its age, its shadow limit or a full disk, every further read fails, and stillfs status says why.
+
+A view stands while its engine is stopped, and the next engine takes the pin over. Where no engine
+runs, the mount itself writes the pin into SOURCE/shadow; root does that with the rights of the
+owner of SOURCE.
 
 Examples:
   stillfs mount /var/lib/app /mnt/still

@@ -63,7 +63,7 @@ pub(crate) fn bytes(count: u64) -> String {
     }
     // Rounded down to a tenth, in whole numbers.
     let mut unit = 0;
-    let mut tenths = count * 10 / 1024;
+    let mut tenths = count / 1024 * 10 + count % 1024 * 10 / 1024;
     while tenths >= 10_240 && unit + 1 < UNITS.len() {
         tenths /= 1024;
         unit += 1;
@@ -82,6 +82,7 @@ mod tests {
         assert_eq!(bytes(1023), "1023 B");
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(u64::from(u32::MAX) + 1), "4.0 GiB");
+        assert_eq!(bytes(u64::MAX), "16383.9 PiB");
         assert_eq!(duration(Duration::from_secs(59)), "59s");
         assert_eq!(duration(Duration::from_secs(3 * 86_400 + 7200)), "3d02h");
     }

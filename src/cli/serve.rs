@@ -35,7 +35,9 @@ const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHO
 /// Run a database as a server for Redis clients, and for mounts
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Prints `ready DIR ADDR` once clients can connect. SIGTERM or Ctrl-C stops cleanly; a second one at once.
+Prints `ready DIR ADDR` once clients can connect. SIGTERM or Ctrl-C stops cleanly; a second one at
+once. Mounts stand while it is stopped, and it takes over those of before; one whose daemon does not
+come back within 60 s ends.
 
 Examples:
   stillfs serve /var/lib/app                              Redis protocol on 127.0.0.1:6380
@@ -59,7 +61,7 @@ pub(crate) struct ServeArgs {
     /// Page size of a new database, 4K to 64K; an existing one keeps its own [default: 8K]
     #[arg(long, value_name = "SIZE", value_parser = size::page_size)]
     page_size: Option<PageSize>,
-    /// Memory for clean pages
+    /// Memory for pages; what has no room goes to a file without a name
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     cache: ByteSize,
     /// Memory for the requests and replies of all clients together

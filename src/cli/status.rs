@@ -22,6 +22,8 @@ use crate::source::native::rfc3339;
 /// Arguments of `stillfs status`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+A mount is held; or its engine is gone, and the view stands; or its pin has ended, with the reason.
+
 Examples:
   stillfs status                       every mount of this user, and the engines behind them
   stillfs status /var/lib/app          one engine with all its pins

@@ -28,9 +28,9 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Returns when the pin is released. Exits 13 if it had ended before, by its age, its shadow limit or a
-full disk: a copy that was made may then be incomplete, whatever the copy tool said. Exits 3 if the
-view is still in use elsewhere (mount --bind, an overlay, a container), where its pin lasts. Also
-cleans the mount point of a daemon that died.
+full disk, or because an engine did not take it over: a copy that was made may then be incomplete,
+whatever the copy tool said. Exits 3 if the view is still in use elsewhere (mount --bind, an overlay,
+a container), where its pin lasts. Also cleans the mount point of a daemon that died.
 
 Example:
   stillfs umount /mnt/still")]

@@ -7,19 +7,22 @@
 //!
 //! * D7 A pin without an engine is of the durable committed state, and accepts the epochs of all valid
 //!   copies of the live header. Nothing is written but its index and slots that no held pin may use.
+//!
+//! Root does all of it with the rights of the directory's owner: whatever that one plants there leads
+//! root nowhere, and the files are such as the owner's engine makes.
 
 use std::io;
 use std::path::Path;
 
+use crate::database::SHADOW_DIR;
 use crate::database::error::DatabaseError;
 use crate::database::pin::HandedOver;
 use crate::database::pin_options::PinOptions;
 use crate::database::pinning;
 use crate::database::service::{facts_of, open_descriptors, options};
 use crate::database::state::State;
-use crate::database::{LOCK_FILE, SHADOW_DIR};
 use crate::id::PinId;
-use crate::os::descriptor::give_like;
+use crate::os::file_user::as_owner_of;
 use crate::os::{FileIdentity, Host, LockKind, OpenMode};
 use crate::pin::{PinFacts, PinFiles, PinRequest};
 use crate::shadow::EndReason;
@@ -35,9 +38,32 @@ pub struct OfflinePin {
 
 /// Takes a pin in `dir`, on which no engine runs.
 ///
-/// Errors: `Engine` with `InUse` if somebody holds the directory; those of a recovery and of a pin.
-/// Nothing is then left of the pin.
+/// Errors: `Engine` with `InUse` if somebody holds the directory, or `Untrusted`; those of a recovery
+/// and of a pin. Nothing is then left of the pin.
 pub fn pin_offline(
+    host: &Host,
+    dir: &Path,
+    request: &PinRequest,
+) -> Result<OfflinePin, DatabaseError> {
+    as_owner(host, dir, || take_offline(host, dir, request)).map_err(|source| {
+        DatabaseError::Io {
+            op: "act as the owner of",
+            what: "the database's directory",
+            source,
+        }
+    })?
+}
+
+/// What is simulated belongs to nobody.
+fn as_owner<T: Send>(host: &Host, dir: &Path, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let place = host.disk.open(dir, OpenMode::Directory)?;
+    match place.as_fd() {
+        Some(place) => as_owner_of(place, work),
+        None => Ok(work()),
+    }
+}
+
+fn take_offline(
     host: &Host,
     dir: &Path,
     request: &PinRequest,
@@ -45,11 +71,7 @@ pub fn pin_offline(
     refuse_read_only(host, dir)?;
     let state = State::offline(host, dir)?;
     let taken = pinning::take(&state, &options(request))?;
-    let files = open_descriptors(&state, &taken.held).and_then(|files| {
-        give_to_owner(&state, dir)?;
-        Ok(files)
-    });
-    match files {
+    match open_descriptors(&state, &taken.held) {
         Ok(files) => Ok(OfflinePin {
             facts: facts_of(&state, &taken),
             files,
@@ -89,37 +111,14 @@ pub fn hand_over_offline(
     })
 }
 
-/// What root makes in a folder of somebody else's must not keep that one's engine from starting.
-fn give_to_owner(state: &State, dir: &Path) -> Result<(), DatabaseError> {
-    let disk = &state.engine.host().disk;
-    let shadow = dir.join(SHADOW_DIR);
-    let failed = |source| DatabaseError::Io {
-        op: "give to the database's owner",
-        what: "shadow/",
-        source,
-    };
-    let live = state.engine.live_file();
-    let give = |file: &dyn crate::os::File| match (file.as_fd(), live.as_fd()) {
-        (Some(file), Some(live)) => give_like(file, live),
-        _ => Ok(()),
-    };
-    let folder = disk.open(&shadow, OpenMode::Directory).map_err(failed)?;
-    give(&*folder).map_err(failed)?;
-    give(&**state.shadow.slots_file()).map_err(failed)?;
-    for pin in state.shadow.pins() {
-        give(&**pin.file()).map_err(failed)?;
-    }
-    match disk.open(&dir.join(LOCK_FILE), OpenMode::Read) {
-        Ok(lock) => give(&*lock).map_err(failed),
-        // Nobody needs it: the lock on the directory is what counts.
-        Err(_) => Ok(()),
-    }
-}
-
 /// Ends a pin that its holder gives up while no engine runs, and removes its index.
 ///
 /// Errors: the system's; `WouldBlock` if somebody holds the directory, who then cleans up himself.
 pub fn clean_up_pin(host: &Host, dir: &Path, pin: PinId, index: FileIdentity) -> io::Result<()> {
+    as_owner(host, dir, || clean_up(host, dir, pin, index))?
+}
+
+fn clean_up(host: &Host, dir: &Path, pin: PinId, index: FileIdentity) -> io::Result<()> {
     let lock = host.disk.open(dir, OpenMode::Directory)?;
     if !lock.try_lock(LockKind::Exclusive)? {
         return Err(io::ErrorKind::WouldBlock.into());

@@ -208,7 +208,8 @@ impl Engine {
     /// Opens the database in `dir`, on which no engine runs, in order to pin it: the log is replayed in
     /// memory, and made durable as far as it was read. Nothing else in `dir` is changed here.
     ///
-    /// Errors: `InUse` at once if anybody holds the directory; otherwise as for [`Engine::open`].
+    /// Errors: `InUse` at once if anybody holds the directory; otherwise as for [`Engine::open`],
+    /// `Untrusted` among them.
     pub fn open_offline(
         host: &Host,
         dir: &Path,
@@ -216,6 +217,7 @@ impl Engine {
         prepare_sink: PrepareSink<'_>,
     ) -> Result<Self> {
         let dir_lock = lock_dir(host, dir, Patience::None)?;
+        refuse_untrusted(&*dir_lock, dir)?;
         note_holder(host, dir, Role::Mount);
         refuse_remote(&*dir_lock, dir)?;
         let data_path = dir.join(PAGE_FILE);

@@ -8,19 +8,6 @@ use nix::sys::stat::{FileStat, SFlag, fstat};
 
 use super::FileIdentity;
 
-/// Gives `file` to the owner and group of `like`, where this process may and they differ.
-///
-/// Errors: the system's. Whoever is not root leaves things as they are.
-pub fn give_like(file: BorrowedFd<'_>, like: BorrowedFd<'_>) -> io::Result<()> {
-    let (mine, wanted) = (fstat(file)?, fstat(like)?);
-    let is_same = (mine.st_uid, mine.st_gid) == (wanted.st_uid, wanted.st_gid);
-    if is_same || !nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    let (user, group) = (wanted.st_uid.into(), wanted.st_gid.into());
-    Ok(nix::unistd::fchown(file, Some(user), Some(group))?)
-}
-
 /// What kind of file a descriptor or name leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {

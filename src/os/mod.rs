@@ -14,6 +14,7 @@
 pub mod clock;
 pub mod descriptor;
 pub mod file_system;
+pub mod file_user;
 pub mod lock_table;
 pub mod mount_table;
 pub mod mounting;

@@ -11,8 +11,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::file_user::file_user;
 use super::path::{FileType, Metadata, canonical, metadata, read_small_file, symlink_metadata};
-use super::process::effective_user;
 
 const STICKY: u32 = 0o1000;
 const GROUP_WRITE: u32 = 0o020;
@@ -23,7 +23,7 @@ const OTHERS_WRITE: u32 = 0o002;
 #[non_exhaustive]
 pub enum Distrust {
     /// Somebody else owns it.
-    #[error("{} belongs to user {uid}, who could put something else in place while this runs as user {}: run it as that user, or chown it", path.display(), effective_user())]
+    #[error("{} belongs to user {uid}, who could put something else in place while this runs as user {}: run it as that user, or chown it", path.display(), super::process::effective_user())]
     Owner {
         /// The directory, or what lies in it.
         path: PathBuf,
@@ -139,7 +139,7 @@ fn writable(path: &Path, facts: &Metadata) -> Distrust {
     }
 }
 
-/// Whom this process trusts.
+/// Whom this process trusts, on a thread that works for another user whom that one does.
 #[derive(Clone, Copy, Debug)]
 struct Users {
     own: u32,
@@ -151,7 +151,7 @@ struct Users {
 impl Users {
     fn of_this_process() -> Self {
         Self {
-            own: effective_user(),
+            own: file_user(),
             unknown: unknown_user(),
         }
     }
@@ -251,7 +251,7 @@ mod tests {
         symlink("/etc", &plant).unwrap();
         let file = path.join("data.pages");
         fs::write(&file, "").unwrap();
-        if effective_user() != 0 {
+        if file_user() != 0 {
             println!("SKIPPED: needs root");
             return;
         }

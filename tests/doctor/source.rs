@@ -179,6 +179,23 @@ fn a_file_system_with_little_room_is_warned_of() {
     );
 }
 
+/// Finding: free_space
+///
+/// What the engine that answers leaves free counts, and not what another would.
+#[test]
+fn the_floor_is_the_engines_own() {
+    let Some(mut rig) = Rig::without_engine() else {
+        return;
+    };
+    let floors = [("1", "ok", "1 B are kept"), ("1024T", "warning", "1.0 PiB")];
+    for (floor, level, text) in floors {
+        let options = ["--free-space-floor", floor];
+        rig.start_with(&options, std::process::Stdio::null());
+        expect(&doctor_of(&rig.source), "free_space", "", level, text);
+        drop(rig.take_engine());
+    }
+}
+
 /// Finding: engine, pin_server, stale_socket
 #[test]
 fn who_holds_the_directory_is_named_by_the_kernel() {

@@ -3,7 +3,6 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -11,8 +10,7 @@ use std::time::Duration;
 use crate::load::Load;
 use crate::process::{assert_same_bytes, eventually, is_running, signal, stillfs, succeed};
 use crate::rig::{
-    Engine, Rig, copy, daemon_of, is_mounted, kill_daemon, mount_status, refused, umount,
-    umount_ended,
+    Rig, copy, daemon_of, is_mounted, kill_daemon, mount_status, refused, umount, umount_ended,
 };
 
 fn write(rig: &Rig, round: u32) {
@@ -282,41 +280,4 @@ fn a_mount_says_for_whom_it_waited() {
     drop(held);
     rig.mount_on(&point, &[]);
     umount(&point);
-}
-
-/// What root leaves in somebody's database must not keep that one's engine from starting.
-#[test]
-fn what_root_makes_belongs_to_the_owner_of_the_database() {
-    use std::os::unix::fs::{MetadataExt, chown};
-    if !crate::process::is_root() {
-        return;
-    }
-    let Some(rig) = Rig::without_engine() else {
-        return;
-    };
-    assert!(Engine::start(&rig.source).stop().success());
-    fs::remove_dir_all(rig.source.join("shadow")).unwrap();
-    fs::remove_file(rig.source.join("LOCK")).unwrap();
-    succeed(
-        Command::new("chown")
-            .args(["-R", "1234:1235"])
-            .arg(&rig.source),
-    );
-    let mount = rig.mount("mnt", &[]);
-    let paths = [
-        rig.source.join("shadow"),
-        rig.source.join("shadow/slots"),
-        rig.source.join("LOCK"),
-    ];
-    for path in paths.iter().chain(&rig.pin_files()) {
-        let found = fs::metadata(path).unwrap();
-        assert_eq!(
-            (found.uid(), found.gid()),
-            (1234, 1235),
-            "{}",
-            path.display()
-        );
-    }
-    umount(&mount);
-    chown(&rig.source, Some(0), Some(0)).unwrap();
 }

@@ -8,12 +8,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use stillfs::os::unix_socket::{connect, send_with_fds};
+use stillfs::pin::PROTOCOL_VERSION;
 
 use crate::process::{end_of, eventually, is_root, stillfs, succeed};
 use crate::rig::{Place, STRANGER, Served, as_stranger, chmod};
 
-/// A greeting of version 1 from a client without a name.
-const HELLO: [u8; 7] = [3, 0, 0, 0, 0, 2, 0];
+/// A greeting of the present version from a client without a name.
+const HELLO: [u8; 7] = [3, 0, 0, 0, 0, PROTOCOL_VERSION.to_le_bytes()[0], 0];
 /// Connections that the server has places for.
 const PLACES: usize = 256;
 

@@ -23,6 +23,7 @@ mod control_socket;
 mod crowd;
 mod exchange;
 mod hostile_clients;
+mod offline;
 mod ordinary_user;
 mod other_user;
 mod password;

@@ -14,7 +14,9 @@ use crate::id::PinId;
 use crate::os::lock_table::{self, LockHolder, OpenFile};
 use crate::os::path::{FileType, file_type_of, symlink_metadata};
 use crate::os::{self, Disk, File, Host, LockKind, OpenMode, real_disk::RealDisk};
-use crate::pin::{EngineState, PinClient, PinClientTimeouts, PinError, PinState, PinStatus};
+use crate::pin::{
+    EngineState, PinClient, PinClientTimeouts, PinError, PinState, PinStatus, StatusReport,
+};
 
 /// How long a pin server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -28,6 +30,8 @@ pub(super) struct Running {
     pub(super) is_locked: bool,
     /// The pins that the pin server knows; `None` if it did not answer.
     pub(super) pins: Option<BTreeSet<PinId>>,
+    /// Bytes that its shadow leaves free; `None` if it did not answer.
+    pub(super) floor_bytes: Option<u64>,
 }
 
 pub(super) fn look(host: &Host, dir: &Path, findings: &mut Vec<Finding>) -> Running {
@@ -56,10 +60,13 @@ pub(super) fn look(host: &Host, dir: &Path, findings: &mut Vec<Finding>) -> Runn
     });
     let mut running = Running {
         is_locked,
-        pins: None,
+        ..Running::default()
     };
     if is_locked {
-        running.pins = pin_server(dir, findings);
+        if let Some(report) = pin_server(dir, findings) {
+            running.pins = Some(report.pins.iter().map(|pin| pin.pin_id).collect());
+            running.floor_bytes = Some(report.engine.free_floor_bytes);
+        }
         findings.extend(engine.and_then(|engine| moved_page_file(dir, engine.process)));
     } else if file_type_of(&dir.join(SOCKET_FILE)).is_ok_and(|kind| kind == FileType::Socket) {
         let socket = dir.join(SOCKET_FILE);
@@ -86,9 +93,8 @@ fn held(host: &Host, dir: &Path, engine: &LockHolder) -> Finding {
     let line = lock_table::command_line(engine.process);
     let line = line.map_or_else(String::new, |line| format!(" ({line})"));
     let noted = noted(host, dir);
-    let is_it = ["", ", engine", ", mount"]
-        .iter()
-        .any(|role| noted == format!("process {}{role}", engine.process));
+    let who = noted.split_once(',').map_or(&*noted, |(who, _)| who);
+    let is_it = who == format!("process {}", engine.process);
     let but = if is_it {
         String::new()
     } else {
@@ -122,8 +128,8 @@ fn noted(host: &Host, dir: &Path) -> String {
     }
 }
 
-/// Asks the pin server; gives the pins that it knows.
-fn pin_server(dir: &Path, findings: &mut Vec<Finding>) -> Option<BTreeSet<PinId>> {
+/// Asks the pin server; gives what it answers.
+fn pin_server(dir: &Path, findings: &mut Vec<Finding>) -> Option<StatusReport> {
     let (id, socket) = (Id::PinServer, dir.join(SOCKET_FILE));
     let timeouts = PinClientTimeouts {
         answer: PATIENCE,
@@ -164,7 +170,7 @@ fn pin_server(dir: &Path, findings: &mut Vec<Finding>) -> Option<BTreeSet<PinId>
         }
     });
     findings.extend(bounded(report.pins.iter().map(pin).collect()));
-    Some(report.pins.iter().map(|pin| pin.pin_id).collect())
+    Some(report)
 }
 
 fn pin(pin: &PinStatus) -> Finding {

@@ -13,6 +13,8 @@ const FUSE_CONF_BYTES_MAX: u64 = 1 << 20;
 const SET_USER_ID: u32 = 0o4000;
 /// What an engine with a few hundred clients, or a daemon, gets by with.
 const OPEN_FILES_MIN: u64 = 1024;
+/// What is enough for a thousand clients and many segments.
+const OPEN_FILES_MANY: u64 = 65_536;
 
 pub(super) fn look() -> Vec<Finding> {
     vec![device(), helper(), allow_other(), open_files()]
@@ -71,17 +73,20 @@ fn allow_other() -> Finding {
         .mended_by("echo user_allow_other | sudo tee -a /etc/fuse.conf")
 }
 
-/// The engine raises its limit itself, as far as it may.
+/// `serve` raises its limit itself, as far as it may; a daemon and an application's engine do not.
 fn open_files() -> Finding {
     let (id, subject) = (Id::OpenFiles, "ulimit -n");
     match file_limit() {
-        Ok((soft, hard)) if hard >= OPEN_FILES_MIN => {
-            Finding::ok(id, subject, format!("{soft} open files, up to {hard}"))
-        }
-        Ok((_, hard)) => {
+        Ok((_, hard)) if hard < OPEN_FILES_MIN => {
             let text = format!("at most {hard} open files: an engine cannot serve many clients");
-            Finding::warning(id, subject, text).mended_by("ulimit -n 65536")
+            Finding::warning(id, subject, text).mended_by(format!("ulimit -n {OPEN_FILES_MANY}"))
         }
+        Ok((soft, hard)) if soft < OPEN_FILES_MIN => {
+            let text = format!("{soft} open files, where {hard} are allowed");
+            let enough = hard.min(OPEN_FILES_MANY);
+            Finding::warning(id, subject, text).mended_by(format!("ulimit -Sn {enough}"))
+        }
+        Ok((soft, hard)) => Finding::ok(id, subject, format!("{soft} open files, up to {hard}")),
         Err(error) => Finding::warning(id, subject, format!("cannot be asked: {error}")),
     }
 }

@@ -12,9 +12,6 @@ use crate::os::path::{Metadata, may_use_dir, metadata};
 use crate::os::{Host, mount_table};
 use crate::source;
 
-/// Beside a log at its limit this much stays free, before the shadow may take any.
-const SPARE_BYTES: u64 = 1 << 30;
-
 /// Looks at the source at `path`, which answers: absolute and canonical.
 pub(super) fn look(host: &Host, path: &Path, findings: &mut Vec<Finding>) {
     findings.push(file_system(path));
@@ -39,8 +36,10 @@ pub(super) fn look(host: &Host, path: &Path, findings: &mut Vec<Finding>) {
     }
     findings.push(permission(path));
     findings.push(sharing(path));
-    findings.push(free_space(host, path));
     let running = engine::look(host, path, findings);
+    let floor = running.floor_bytes;
+    let floor = floor.unwrap_or_else(|| EngineOptions::default().floor_bytes());
+    findings.push(free_space(host, path, floor));
     files::look(host, path, &running, findings);
 }
 
@@ -129,11 +128,8 @@ fn sharing(path: &Path) -> Finding {
     Finding::ok(Id::Reflink, path.display(), text)
 }
 
-fn free_space(host: &Host, path: &Path) -> Finding {
+fn free_space(host: &Host, path: &Path, floor: u64) -> Finding {
     let (id, subject) = (Id::FreeSpace, path.display());
-    let floor = EngineOptions::default()
-        .log_bytes_max
-        .saturating_add(SPARE_BYTES);
     let free = match host.disk.free_bytes(path) {
         Ok(free) => free,
         Err(error) => return Finding::warning(id, subject, format!("cannot be told: {error}")),
