@@ -400,6 +400,9 @@ impl capture::CaptureSteps for Batch<'_> {
         match published {
             Ok(()) | Err(ShadowError::Ended(_)) => Ok(()),
             Err(ShadowError::Held) => {
+                // Whoever held an earlier try up may have room again.
+                let others = self.pins.iter().filter(|other| !Arc::ptr_eq(other, pin));
+                others.for_each(|other| other.set_holding(None));
                 pin.set_holding(Some(self.shadow.clock.monotonic()));
                 Err(ShadowError::Held)
             }
