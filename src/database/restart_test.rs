@@ -376,6 +376,22 @@ fn pin_without_an_engine_spares_the_slots_of_one_that_is_not_understood() {
     assert_eq!(read_all(&pin.view).unwrap(), whole);
 }
 
+/// S7: a slot file as long as its slots can be numbered has none to give, and none is given twice.
+#[test]
+fn slot_file_of_all_numbers_is_exhausted() {
+    let restarted = Restarted::new(33);
+    write_all_at(&*restarted.file(restarted.index()), &[1; 8], 4096).unwrap();
+    let slots = restarted.file(restarted.shadow().join("slots"));
+    slots.set_len(u64::from(u32::MAX) * PAGE).unwrap();
+    let refused = hand_over_offline(
+        &restarted.machine.host,
+        Path::new("/db"),
+        &restarted.machine.host,
+    );
+    let exhausted = DatabaseError::Shadow(crate::shadow::ShadowError::Exhausted);
+    assert_eq!(refused.unwrap_err().to_string(), exhausted.to_string());
+}
+
 /// D7: a crash between the two header copies leaves two epochs, and the pin accepts both.
 #[test]
 fn pin_without_an_engine_accepts_both_epochs_of_a_broken_takeover() {

@@ -229,6 +229,32 @@ fn replaced_live_file_is_never_read_as_the_pinned_one() {
     assert_eq!(read_all(&restarted.pin.view).unwrap(), restarted.whole);
 }
 
+/// S7: the readers of a file that was moved away are not fenced by the epoch of the one in its place, so
+/// their slots stay as they are, also where a pin of the new file was stored behind them and is adopted.
+#[test]
+fn slots_of_a_pin_of_a_replaced_file_stay_beside_those_of_an_adopted_pin() {
+    let restarted = Restarted::new(48);
+    let disk = &restarted.machine.disk;
+    let copy = disk.open(Path::new("/copy"), OpenMode::CreateNew).unwrap();
+    write_all_at(&*copy, &content(&*restarted.file(PAGES)), 0).unwrap();
+    disk.rename(Path::new("/copy"), Path::new(PAGES)).unwrap();
+    let holder = restarted.machine.with_disk(disk.another_process());
+    let machine = &restarted.machine.host;
+    let pin = hand_over_offline(machine, Path::new("/db"), &holder.host).unwrap();
+    let whole = read_all(&pin.view).unwrap();
+
+    let database = open(machine);
+    assert_eq!(database.stats().pins, 1);
+    for round in 5..8 {
+        fill(&database, round);
+        database.checkpoint().unwrap();
+        database.tend();
+        assert_eq!(read_all(&pin.view).unwrap(), whole);
+        assert_eq!(read_all(&restarted.pin.view).unwrap(), restarted.whole);
+    }
+    assert_eq!(restarted.pin.view.counts().failed_checks, 0);
+}
+
 /// N3: pages of before S are valid in themselves, so only the header tells that they are too old.
 #[test]
 fn older_copy_put_over_the_live_file_is_told_by_its_header() {

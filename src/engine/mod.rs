@@ -315,13 +315,13 @@ impl Shared {
     /// goes on to be kept.
     fn close(&self) -> Result<()> {
         if self.checkpoint()?.is_held {
-            self.is_poison_told.store(true, Ordering::SeqCst);
+            *self.is_poison_told.lock() = true;
             self.log()?.poison("the database is closed");
             return Ok(());
         }
         self.write_clean_header()?;
         // From here on the log refuses, but by no failure: the pins stay.
-        self.is_poison_told.store(true, Ordering::SeqCst);
+        *self.is_poison_told.lock() = true;
         self.log()?.remove_all()
     }
 }

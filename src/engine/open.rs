@@ -475,13 +475,19 @@ fn lock_dir(host: &Host, dir: &Path, patience: Patience) -> Result<Arc<dyn File>
             .try_lock(kind)
             .map_err(EngineError::io_at("lock", FileRole::Directory, dir))
     };
+    // By a handle of its own: a lock that is kept while this one waits would keep others out.
+    let is_looked_at = || {
+        let probe = host.disk.open(dir, OpenMode::Directory);
+        let is_shared = probe.and_then(|probe| probe.try_lock(LockKind::Shared));
+        is_shared.map_err(EngineError::io_at("lock", FileRole::Directory, dir))
+    };
     let begun = host.clock.monotonic();
     let mut is_told = false;
     while !lock(kind)? {
         // Whoever only looks (a check, a dump) holds a shared lock, and a mount that pins holds the
         // exclusive one for a moment. An engine has the `LOCK` file locked too.
-        let is_passing = patience == Patience::Looks
-            && (lock(LockKind::Shared)? || !is_held_by_engine(host, dir));
+        let is_passing =
+            patience == Patience::Looks && (is_looked_at()? || !is_held_by_engine(host, dir));
         let waited = host.clock.monotonic().saturating_sub(begun);
         if !is_passing || waited >= LOOKERS_PATIENCE {
             return Err(in_use());

@@ -161,7 +161,8 @@ pub(crate) struct Shared {
     pub(crate) sink: Option<Arc<dyn PreImageSink>>,
     pub(crate) relief: Relief,
     pub(crate) counters: Counters,
-    pub(crate) is_poison_told: AtomicBool,
+    /// Locked while the sink is told: whoever hears of it too waits until that is done.
+    pub(crate) is_poison_told: Mutex<bool>,
     /// Rung when the log has grown enough for a checkpoint.
     pub(crate) bell: Bell,
 }
@@ -263,7 +264,7 @@ impl Shared {
             sink: None,
             relief: Relief::default(),
             counters: Counters::default(),
-            is_poison_told: AtomicBool::default(),
+            is_poison_told: Mutex::default(),
             bell: Bell::default(),
         }
     }
@@ -341,16 +342,19 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells the sink once that nothing more is written, before the error that says so goes on (E8).
+    /// Tells the sink once that nothing more is written; no error that says so goes on before (E8).
     pub(crate) fn hear_poison<T>(&self, outcome: Result<T>) -> Result<T> {
         let is_poisoned = || self.log.as_ref().is_some_and(Log::is_poisoned);
         if outcome.is_err()
             && is_poisoned()
-            && !self.is_poison_told.swap(true, Ordering::SeqCst)
             && !fault::is(Fault::PoisonUnheard)
             && let Some(sink) = &self.sink
         {
-            sink.poisoned();
+            let mut is_told = self.is_poison_told.lock();
+            if !*is_told {
+                sink.poisoned();
+                *is_told = true;
+            }
         }
         outcome
     }

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::engine::error::EngineError;
 use crate::os::random::SeededRandom;
 use crate::os::sim::Faults;
+use crate::page::PageNo;
 
 mod clock;
 mod crash_large;
@@ -421,6 +423,109 @@ fn engine_waits_for_those_who_only_look() {
         second.is_ok(),
         "the engine of before is gone with its process"
     );
+}
+
+/// Somebody else's engine starts whenever this clock's owner sleeps.
+#[derive(Debug)]
+struct Interrupted {
+    machine: crate::os::SimulatedHost,
+    looker: std::sync::Mutex<Option<Engine>>,
+    others: std::sync::Mutex<Vec<Result<Engine, EngineError>>>,
+}
+
+impl crate::os::Clock for Interrupted {
+    fn wall_ns(&self) -> u64 {
+        self.machine.clock.wall_ns()
+    }
+
+    fn monotonic(&self) -> std::time::Duration {
+        self.machine.clock.monotonic()
+    }
+
+    fn sleep(&self, duration: std::time::Duration) {
+        if self.looker.lock().unwrap().take().is_some() {
+            let other = open(&self.machine.host);
+            self.others.lock().unwrap().push(other);
+        }
+        self.machine.clock.sleep(duration);
+    }
+}
+
+/// One that waits for a looker holds nothing meanwhile: of two that wait, none would ever start.
+#[test]
+fn engine_that_waits_keeps_no_other_from_starting() {
+    let machine = Host::simulated(9);
+    open(&machine.host).unwrap().close().unwrap();
+    let looker = Engine::open_read_only(&machine.host, Path::new(DIR), 0).unwrap();
+    let clock = Arc::new(Interrupted {
+        machine: machine.clone(),
+        looker: Some(looker).into(),
+        others: Vec::new().into(),
+    });
+    let waiting = Host {
+        clock: clock.clone(),
+        ..machine.host.clone()
+    };
+    let late = open(&waiting);
+    let others = std::mem::take(&mut *clock.others.lock().unwrap());
+    assert!(matches!(others[..], [Ok(_)]), "{others:?}");
+    assert!(matches!(late, Err(EngineError::InUse { .. })), "{late:?}");
+}
+
+/// Takes its time to end what it keeps, and sees who does not wait for that.
+#[derive(Debug, Default)]
+struct SlowEnd {
+    is_begun: AtomicBool,
+    is_told_early: AtomicBool,
+    has_other_returned: AtomicBool,
+}
+
+impl PreImageSink for SlowEnd {
+    fn before_overwrite(&self, _: &[PageNo], _: &dyn File) -> Result<Keep, CaptureFailure> {
+        Ok(Keep::Kept)
+    }
+
+    fn passed(&self) {}
+
+    fn relieve(&self, _: Pressure) -> bool {
+        false
+    }
+
+    fn poisoned(&self) {
+        self.is_begun.store(true, Ordering::SeqCst);
+        let pause = std::time::Duration::from_millis(100);
+        Host::system().clock.sleep(pause);
+        let is_early = self.has_other_returned.load(Ordering::SeqCst);
+        self.is_told_early.store(is_early, Ordering::SeqCst);
+    }
+}
+
+/// E8: nobody hears that nothing is written any more before the pins have ended, also not the second of
+/// two who waited for the same sync.
+#[test]
+fn nobody_hears_of_the_poison_before_the_pins_end() {
+    let machine = Host::simulated(10);
+    let sink = Arc::new(SlowEnd::default());
+    let given = sink.clone();
+    let mut prepare = |_: &_| Ok(given.clone() as Arc<dyn PreImageSink>);
+    let engine = Engine::open(
+        &machine.host,
+        Path::new(DIR),
+        &options(),
+        Some(&mut prepare),
+    );
+    let shared = engine.unwrap().shared.clone();
+    shared.log().unwrap().poison("a sync failed");
+    let hear = || shared.hear_poison(shared.log().unwrap().refuse_if_poisoned());
+    std::thread::scope(|scope| {
+        scope.spawn(|| hear().unwrap_err());
+        while !sink.is_begun.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        hear().unwrap_err();
+        sink.has_other_returned.store(true, Ordering::SeqCst);
+    });
+    assert!(!sink.is_told_early.load(Ordering::SeqCst));
 }
 
 /// A page file that was moved away is not written, also by a checkpoint that failed before: the log

@@ -72,6 +72,7 @@ pub trait PreImageSink: Send + Sync + fmt::Debug {
     fn relieve(&self, pressure: Pressure) -> bool;
 
     /// Called once when the engine stops writing for good after a failed sync.
+    /// Whoever else hears of that waits for it: it must not call the engine.
     fn poisoned(&self);
 }
 

@@ -21,7 +21,8 @@
 //! * S6 A pin that cannot be kept (no space, a failing disk) is ended visibly; if even that fails,
 //!   nothing is overwritten.
 //! * S7 A slot that a held pin of an earlier incarnation may use is filled anew only after that pin was
-//!   adopted and ended, or after the live header carries an epoch that the pin does not accept.
+//!   adopted and ended. One that was not adopted keeps its slots until the slot file is made anew: the
+//!   epoch fences its readers, but not those of a live file that was moved away.
 //!
 //! * L1 A pin keeps no more than its limit, and the slot file does not grow while free space on its file
 //!   system is below the floor.
@@ -169,10 +170,11 @@ impl Shadow {
         if fault::is(Fault::AdoptionSkipped) {
             pins.clear();
         }
-        // S7: where no epoch fences them, what strangers hold stays where it is.
-        let is_kept = takeover.next.is_none() && !strangers.is_empty();
+        // S7: nothing tells of which live file a stranger is.
+        let is_kept = !strangers.is_empty();
+        let is_gone_on_with = !pins.is_empty() || is_kept && takeover.next.is_none();
         let slots = match found {
-            Some(found) if is_kept || !pins.is_empty() => {
+            Some(found) if is_gone_on_with => {
                 let tail = if is_kept {
                     FreeSlots::None
                 } else {
@@ -414,6 +416,9 @@ impl capture::CaptureSteps for Batch<'_> {
         match published {
             Ok(()) | Err(ShadowError::Ended(_)) => Ok(()),
             Err(ShadowError::Held) => {
+                // Whoever held an earlier try up may have room again.
+                let others = self.pins.iter().filter(|other| !Arc::ptr_eq(other, pin));
+                others.for_each(|other| other.set_holding(None));
                 pin.set_holding(Some(self.shadow.clock.monotonic()));
                 Err(ShadowError::Held)
             }

@@ -142,7 +142,8 @@ impl SlotStore {
                 state.free = free.collect();
             }
             FreeSlots::None => {
-                state.next = u32::try_from(found.count).unwrap_or(SLOT_COUNT_MAX);
+                let count = found.count.min(u64::from(SLOT_COUNT_MAX));
+                state.next = u32::try_from(count).unwrap_or(SLOT_COUNT_MAX);
                 state.kept = state.next;
             }
         }
@@ -153,7 +154,7 @@ impl SlotStore {
         }
     }
 
-    /// Gives back what the file has behind the last slot. Not before the epoch fences strangers (S7).
+    /// Gives back what the file has behind the last slot; only while an engine runs.
     pub(super) fn cut_tail(&self) -> io::Result<()> {
         let state = self.state.lock();
         let used = u64::from(state.next) * u64::from(self.page_size.get());

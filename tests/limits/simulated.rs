@@ -85,6 +85,30 @@ fn hold_pin_ends_when_the_log_is_at_its_limit() {
     assert_eq!(whole(&other).expect("it held nothing up"), expected);
 }
 
+/// L3: a pin that held an earlier try up and has room again is not what holds checkpoints up now.
+#[test]
+fn pin_that_holds_no_more_lasts_when_the_log_is_at_its_limit() {
+    let rig = Rig::new(15, 2 * MIB);
+    rig.put(0..100, 1);
+    rig.database.checkpoint().expect("a checkpoint");
+    let (first, expected) = rig.pin(OnFull::Hold, None);
+    rig.machine.clock.advance(Duration::from_secs(1));
+    let (second, _) = rig.pin(OnFull::Hold, Some(10));
+    rig.put(0..100, 2);
+    rig.leave_free(MIB);
+    assert!(rig.database.checkpoint().expect("no error").is_held);
+    rig.machine.disk.set_capacity(None);
+    assert!(rig.database.checkpoint().expect("no error").is_held);
+    let mut key = 1000;
+    while second.ended().is_none() {
+        rig.put(key..key + 100, 1);
+        key += 100;
+        assert!(key < 20_000, "it has to end");
+    }
+    assert_eq!(second.ended(), Some(EndReason::LogFull));
+    assert_eq!(whole(&first).expect("it held nothing up"), expected);
+}
+
 /// L2: a log whose changes are overtaken by newer ones gets shorter though a pin holds: the limit is not
 /// reached, and the pin lasts.
 #[test]
