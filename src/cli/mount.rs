@@ -35,8 +35,8 @@ impl ViewArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exits 0 once the mount answers; the daemon then stays in the background until somebody unmounts:
-stillfs umount, umount(8), fusermount3 -u, or SIGTERM to the daemon. When the pin ends before, by its age,
-its shadow limit or a full disk, every further read fails, and stillfs status says why.
+stillfs umount, umount(8), fusermount3 -u, or SIGTERM to the daemon. When the pin ends before, by its
+age, its shadow limit or a full disk, every further read fails, and stillfs status says why.
 
 Examples:
   stillfs mount /var/lib/app /mnt/still

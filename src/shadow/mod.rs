@@ -92,7 +92,7 @@ pub enum ShadowError {
     Ending,
     /// Free space is below the floor.
     #[error(
-        "free space is {} bytes, and pins leave {floor_bytes} bytes free for commits: make room, or lower the floor",
+        "free space is {} bytes, and pins leave {floor_bytes} bytes free for commits: make room, or lower the floor (--free-space-floor)",
         free_bytes.map_or("unknown".to_owned(), |free| free.to_string())
     )]
     NoRoom {
@@ -103,7 +103,7 @@ pub enum ShadowError {
     },
     /// The pin has as many pages in the shadow as it may.
     #[error(
-        "the shadow limit of {limit_bytes} bytes is reached: allow the pin more, or pin when less has changed since the last checkpoint"
+        "the shadow limit of {limit_bytes} bytes is reached: allow the pin more (--shadow-limit), or pin when less has changed since the last checkpoint"
     )]
     AtLimit {
         /// The limit.

@@ -28,6 +28,8 @@ pub(super) struct Running {
     pub(super) is_locked: bool,
     /// The pins that the pin server knows; `None` if it did not answer.
     pub(super) pins: Option<BTreeSet<PinId>>,
+    /// What its pins leave free for commits, if it said so.
+    pub(super) free_floor_bytes: Option<u64>,
 }
 
 pub(super) fn look(host: &Host, dir: &Path, findings: &mut Vec<Finding>) -> Running {
@@ -56,10 +58,10 @@ pub(super) fn look(host: &Host, dir: &Path, findings: &mut Vec<Finding>) -> Runn
     });
     let mut running = Running {
         is_locked,
-        pins: None,
+        ..Running::default()
     };
     if is_locked {
-        running.pins = pin_server(dir, findings);
+        (running.pins, running.free_floor_bytes) = pin_server(dir, findings).unzip();
         findings.extend(engine.and_then(|engine| moved_page_file(dir, engine.process)));
     } else if file_type_of(&dir.join(SOCKET_FILE)).is_ok_and(|kind| kind == FileType::Socket) {
         let socket = dir.join(SOCKET_FILE);
@@ -86,7 +88,9 @@ fn held(host: &Host, dir: &Path, engine: &LockHolder) -> Finding {
     let line = lock_table::command_line(engine.process);
     let line = line.map_or_else(String::new, |line| format!(" ({line})"));
     let noted = noted(host, dir);
-    let is_it = noted == format!("process {}", engine.process);
+    let is_it = noted
+        .strip_prefix(&format!("process {}", engine.process))
+        .is_some_and(|role| role.is_empty() || role.starts_with(", "));
     let but = if is_it {
         String::new()
     } else {
@@ -120,8 +124,8 @@ fn noted(host: &Host, dir: &Path) -> String {
     }
 }
 
-/// Asks the pin server; gives the pins that it knows.
-fn pin_server(dir: &Path, findings: &mut Vec<Finding>) -> Option<BTreeSet<PinId>> {
+/// Asks the pin server; gives the pins that it knows, and what they leave free.
+fn pin_server(dir: &Path, findings: &mut Vec<Finding>) -> Option<(BTreeSet<PinId>, u64)> {
     let (id, socket) = (Id::PinServer, dir.join(SOCKET_FILE));
     let timeouts = PinClientTimeouts {
         answer: PATIENCE,
@@ -162,7 +166,8 @@ fn pin_server(dir: &Path, findings: &mut Vec<Finding>) -> Option<BTreeSet<PinId>
         }
     });
     findings.extend(bounded(report.pins.iter().map(pin).collect()));
-    Some(report.pins.iter().map(|pin| pin.pin_id).collect())
+    let pins = report.pins.iter().map(|pin| pin.pin_id).collect();
+    Some((pins, report.engine.free_floor_bytes))
 }
 
 fn pin(pin: &PinStatus) -> Finding {
