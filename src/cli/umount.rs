@@ -22,6 +22,9 @@ use crate::os::{Clock, Host};
 
 /// How long nothing is said.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a view may be busy before that is said: a look at it holds it for a moment.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// How long the daemon may take to release its pin after the kernel has unmounted.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -53,7 +56,7 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
     let asked = ask_daemon(&path);
     let done = tell_if_slow(&path, &registry);
     let lazy = if args.lazy { Lazy::Yes } else { Lazy::No };
-    match unmount(&path, lazy) {
+    match unmount_patiently(&path, lazy, &*host.clock) {
         // The mount is gone already, but its daemon's record may not be.
         Err(UnmountError::NotMounted { .. }) if watch.is_some() => {}
         Err(UnmountError::Busy { .. }) if view.is_some() && asked.is_none() => {
@@ -73,6 +76,19 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
             Exit::PinLost,
             anyhow::anyhow!("{} is unmounted, but {trouble}", path.display()),
         )),
+    }
+}
+
+/// Unmounts; somebody else's look at the view, by `status` or `doctor`, is waited for.
+fn unmount_patiently(path: &Path, lazy: Lazy, clock: &dyn Clock) -> Result<(), UnmountError> {
+    let until = clock.monotonic() + LOOK_PATIENCE;
+    loop {
+        match unmount(path, lazy) {
+            Err(UnmountError::Busy { .. }) if clock.monotonic() < until => {
+                clock.sleep(LOOK_PAUSE);
+            }
+            other => return other,
+        }
     }
 }
 
