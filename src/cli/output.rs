@@ -1,9 +1,10 @@
 //! What a command prints: the only place that writes to the standard streams.
 
 use std::io::{self, IsTerminal, Write};
+use std::str::FromStr;
 
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
 
 /// One line on standard output. A reader that went away ends the output quietly.
 pub(crate) fn line(text: &str) {
@@ -26,10 +27,11 @@ pub(crate) fn problem(text: &str) {
 
 /// Starts the log on standard error. Errors: a level that there is not.
 pub(crate) fn start_log(level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level)
+    // A filter would take any word for the name of a module, and log nothing.
+    let level = LevelFilter::from_str(level)
         .map_err(|_| format!("no such log level: {level} (error, warn, info, debug, trace)"))?;
     let started = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(level)
         .with_writer(io::stderr)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())

@@ -15,9 +15,9 @@ use crate::database::SOCKET_FILE;
 use crate::mount::Registry;
 use crate::mount::registry::{Listed, Liveness};
 use crate::os::Host;
-use crate::os::path::symlink_metadata;
+use crate::os::path::file_type_of;
 use crate::pin::{OnShadowFull, PinClient, PinError, PinState, StatusReport};
-use crate::source::native::rfc3339;
+use crate::source::{self, native::rfc3339};
 
 /// Arguments of `stillfs status`.
 #[derive(Debug, Args)]
@@ -63,6 +63,8 @@ struct MountShown {
     live_pages: Option<u64>,
     shadow_pages: Option<u64>,
     failed_checks: Option<u64>,
+    /// The last read that failed while the pin held.
+    failed_read: Option<String>,
     /// How often an engine that started gave the pin back.
     reconnects: Option<u64>,
 }
@@ -121,8 +123,9 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
         listed.retain(|one| one.record.mount_point == path || one.record.source == path);
         // A view is not asked for anything here: its daemon may hang.
         if !probe::is_view(&path) {
-            if listed.is_empty() {
-                symlink_metadata(&path).with_context(|| format!("no {}", path.display()))?;
+            if listed.is_empty() && file_type_of(&path.join(SOCKET_FILE)).is_err() {
+                source::recognise(&host, &path)
+                    .with_context(|| format!("no view is mounted at {}", path.display()))?;
             }
             if listed.iter().all(|one| one.record.mount_point != path) {
                 sources.push(path);
@@ -164,7 +167,10 @@ fn show_mount(host: &Host, listed: &Listed) -> MountShown {
     };
     let reason = match (&asked, alive) {
         (Some(status), _) => status.reason.clone(),
-        (None, true) => None,
+        (None, true) => Some(format!(
+            "stillfs doctor {} says why",
+            record.mount_point.display()
+        )),
         (None, false) => Some(format!(
             "its daemon died: stillfs umount {} cleans it",
             record.mount_point.display()
@@ -189,6 +195,7 @@ fn show_mount(host: &Host, listed: &Listed) -> MountShown {
         live_pages: asked.as_ref().map(|status| status.live_pages),
         shadow_pages: asked.as_ref().map(|status| status.shadow_pages),
         failed_checks: asked.as_ref().map(|status| status.failed_checks),
+        failed_read: asked.as_ref().and_then(|status| status.failed_read.clone()),
         reconnects: asked.as_ref().map(|status| status.reconnects),
     }
 }
@@ -313,6 +320,9 @@ fn print(status: &Status) {
         output::line(&format!("  age       {since}{}", left.unwrap_or_default()));
         if let Some(warning) = &mount.warning {
             output::line(&format!("  warning   {warning}"));
+        }
+        if let Some(failed) = &mount.failed_read {
+            output::line(&format!("  failed    a read: {failed}"));
         }
         if let Some(times) = mount.reconnects.filter(|times| *times > 0) {
             output::line(&format!(

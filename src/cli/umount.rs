@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::daemon::ViewStatus;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::mount::absolute;
 use crate::cli::output;
@@ -21,6 +22,9 @@ use crate::os::{Clock, Host};
 
 /// How long nothing is said.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a view may be busy before that is said: a look at it holds it for a moment.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// How long the daemon may take to release its pin after the kernel has unmounted.
 const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -28,9 +32,10 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Returns when the pin is released. Exits 13 if it had ended before, by its age, its shadow limit or a
-full disk, or because an engine did not take it over: a copy that was made may then be incomplete,
-whatever the copy tool said. Exits 3 if the view is still in use elsewhere (mount --bind, an overlay,
-a container), where its pin lasts. Also cleans the mount point of a daemon that died.
+full disk, because an engine did not take it over, or if a read of the view failed: a copy that was
+made may then be incomplete, whatever the copy tool said. Exits 3 if the view is still in use elsewhere
+(mount --bind, an overlay, a container), where its pin lasts. Also cleans the mount point of a daemon
+that died.
 
 Example:
   stillfs umount /mnt/still")]
@@ -49,12 +54,15 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
     let watch = registry.watch(&path)?;
     let view = mounted_at(&path);
     // Only a daemon that serves can say how its pin is, so it is asked before.
-    let ended = ask_daemon(&path).filter(|status| status.state == "ended");
+    let asked = ask_daemon(&path);
     let done = tell_if_slow(&path, &registry);
     let lazy = if args.lazy { Lazy::Yes } else { Lazy::No };
-    match unmount(&path, lazy) {
+    match unmount_patiently(&path, lazy, &*host.clock) {
         // The mount is gone already, but its daemon's record may not be.
         Err(UnmountError::NotMounted { .. }) if watch.is_some() => {}
+        Err(UnmountError::Busy { .. }) if view.is_some() && asked.is_none() => {
+            return Err(silent(&path));
+        }
         other => other?,
     }
     let exit = match (watch, args.lazy) {
@@ -63,17 +71,51 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
     };
     registry.remove_dead(&path)?;
     drop(done);
-    match ended {
+    match asked.and_then(trouble) {
         None => Ok(exit),
-        Some(status) => Err(Failure::new(
+        Some(trouble) => Err(Failure::new(
             Exit::PinLost,
-            anyhow::anyhow!(
-                "{} is unmounted, but its pin had ended before: {}; what was read since is not whole",
-                path.display(),
-                status.reason.unwrap_or_default()
-            ),
+            anyhow::anyhow!("{} is unmounted, but {trouble}", path.display()),
         )),
     }
+}
+
+/// Unmounts; somebody else's look at the view, by `status` or `doctor`, is waited for.
+fn unmount_patiently(path: &Path, lazy: Lazy, clock: &dyn Clock) -> Result<(), UnmountError> {
+    let until = clock.monotonic() + LOOK_PATIENCE;
+    loop {
+        match unmount(path, lazy) {
+            Err(UnmountError::Busy { .. }) if clock.monotonic() < until => {
+                clock.sleep(LOOK_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Why a copy that was made of the view is not whole, if something went wrong.
+fn trouble(status: ViewStatus) -> Option<String> {
+    if status.state == "ended" {
+        return Some(format!(
+            "its pin had ended before: {}; what was read since is not whole",
+            status.reason.unwrap_or_default()
+        ));
+    }
+    let failed = status.failed_read?;
+    Some(format!(
+        "a read of it failed, so a copy of it is not whole: {failed}; stillfs check says more"
+    ))
+}
+
+/// The view is busy because whoever asks its daemon waits for ever; `fuser` would, too.
+fn silent(path: &Path) -> Failure {
+    let path = path.display();
+    Failure::new(
+        Exit::InUse,
+        anyhow::anyhow!(
+            "{path} is busy, and its daemon does not answer: stillfs doctor {path} says which process it is"
+        ),
+    )
 }
 
 /// Waits until the daemon has released its pin, unless the view goes on elsewhere: then that is said.

@@ -270,7 +270,7 @@ pub enum LogFault {
     },
     /// The log that the header asks for is not there.
     #[error(
-        "the log must start at LSN {wanted}, but no segment covers it; acknowledged commits are missing"
+        "the log must start at LSN {wanted}, but no segment covers it; acknowledged commits are missing: put the segments back, or restore a backup"
     )]
     Missing {
         /// Where the header says that it starts.

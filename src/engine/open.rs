@@ -458,12 +458,10 @@ fn lock_dir(host: &Host, dir: &Path, patience: Patience) -> Result<Arc<dyn File>
         host.disk
             .open(dir, OpenMode::Directory)
             .map_err(|source| match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                    EngineError::NotADatabase {
-                        dir: dir.to_owned(),
-                        missing: "the directory",
-                    }
-                }
+                io::ErrorKind::NotFound => EngineError::NotADatabase {
+                    dir: dir.to_owned(),
+                    missing: "the directory",
+                },
                 _ => EngineError::io_at("open", FileRole::Directory, dir)(source),
             })?;
     let in_use = || EngineError::InUse {

@@ -60,7 +60,9 @@ pub(super) fn is_own_dir(dir: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == effective_user())
 }
 
-/// Makes a file of mode 0600 with `bytes` in it, locked exclusively. Errors: `AlreadyExists`.
+/// Makes a file of mode 0600 with `bytes` in it, locked exclusively; on a full disk none is left.
+///
+/// Errors: `AlreadyExists`; the system's.
 pub(super) fn create_held(path: &Path, bytes: &[u8]) -> io::Result<File> {
     let mut file = OpenOptions::new()
         .read(true)
@@ -68,8 +70,11 @@ pub(super) fn create_held(path: &Path, bytes: &[u8]) -> io::Result<File> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    file.try_lock()?;
-    file.write_all(bytes)?;
+    let filled = file.try_lock().map_err(io::Error::from);
+    if let Err(error) = filled.and_then(|()| file.write_all(bytes)) {
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
     Ok(file)
 }
 

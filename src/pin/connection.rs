@@ -243,7 +243,7 @@ impl Conversation<'_> {
         let reclaimed = match self.shared.service.reclaim(request, &self.peer) {
             Ok(reclaimed) => reclaimed,
             Err(PinRefusal { kind, message }) => {
-                tracing::warn!(pid = self.peer.pid, pin = %request.pin_id, %message, "refused a pin");
+                tracing::warn!(pid = self.peer.pid, pin = %request.pin_id, reason = %message, "refused a pin");
                 return self.send(&ServerMessage::Refused { kind, message });
             }
         };

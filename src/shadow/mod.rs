@@ -104,7 +104,7 @@ pub enum ShadowError {
     },
     /// The pin has as many pages in the shadow as it may.
     #[error(
-        "the shadow limit of {limit_bytes} bytes is reached: allow the pin more, or pin when less has changed since the last checkpoint"
+        "the shadow limit of {limit_bytes} bytes is reached: allow the pin more (--shadow-limit), or pin when less has changed since the last checkpoint"
     )]
     AtLimit {
         /// The limit.

@@ -58,9 +58,20 @@ pub fn recognise(host: &Host, path: &Path) -> Result<(), SourceError> {
         }),
         Err(error) => Err(SourceError::io("look at", path)(error)),
         Ok(_) if looks_like_database(host, path) => Ok(()),
-        Ok(_) => Err(SourceError::NotASource {
+        Ok(_) => Err(not_a_source(host, path)),
+    }
+}
+
+/// Why `path` is not taken for a database: whoever may not look cannot know that it is none.
+fn not_a_source(host: &Host, path: &Path) -> SourceError {
+    let file = path.join(PAGE_FILE);
+    match host.disk.open(&file, OpenMode::Read) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            SourceError::io("open", &file)(error)
+        }
+        _ => SourceError::NotASource {
             path: path.to_owned(),
-        }),
+        },
     }
 }
 

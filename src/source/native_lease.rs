@@ -79,7 +79,7 @@ impl NativeLease {
                 kind: RefusalKind::UnknownPin,
                 message,
             }) => {
-                tracing::error!(%message, "the engine that started did not take the pin over");
+                tracing::error!(reason = %message, "the engine that started did not take the pin over");
                 self.line = Line::Lost(LeaseView::PassedOver);
                 LeaseView::PassedOver
             }

@@ -250,3 +250,10 @@ fn damaged_header_copies_are_told() {
         assert!(said.contains("restore it from a backup"), "{word}: {said}");
     }
 }
+
+/// It would be taken for the name of a module, and silence every other.
+#[test]
+fn log_level_that_there_is_not_is_refused() {
+    let output = stillfs().args(["--log-level", "loud", "status"]).output();
+    expect_problem(&output.unwrap(), 2, &["no such log level: loud"]);
+}

@@ -1,6 +1,7 @@
 //! The machine.
 
 use crate::consultation::{Namespace, expect, expect_well, find};
+use crate::rig::Rig;
 
 /// Words before a command that make it that of an ordinary user; the program is copied to where that
 /// user may run it.
@@ -208,6 +209,32 @@ fn a_runtime_directory_that_cannot_be_trusted_is_told_of() {
     ] {
         inside.must(ill);
         let found = expect(&inside.doctor(""), id, "", "problem", text);
+        inside.mend(&found);
+        expect_well(&inside.doctor(""), id, "/run/stillfs");
+    }
+}
+
+/// Finding: runtime_directory
+#[test]
+fn a_runtime_directory_that_takes_no_record_is_told_of_and_left_clean() {
+    let (Some(rig), Some(inside)) = (Rig::with_fill(10), Namespace::new()) else {
+        return;
+    };
+    let id = "runtime_directory";
+    inside.must("mkdir -m 700 /run/stillfs && mount -o remount,size=64k /run");
+    inside.run("head -c 1M /dev/zero > /run/fill");
+    let found = expect(&inside.doctor(""), id, "/run/stillfs", "problem", "is full");
+    inside.mend(&found);
+    let (source, point) = (rig.source.display(), rig.dir("mnt"));
+    let ended = inside.run(&format!("stillfs mount {source} {}", point.display()));
+    assert_eq!(ended.code(), 1, "{ended:?}");
+    assert!(ended.err.contains("No space left"), "{ended:?}");
+    assert_eq!(inside.run("ls -A /run/stillfs").out, "");
+    inside.must("rm /run/fill");
+    expect_well(&inside.doctor(""), id, "/run/stillfs");
+    for made in ["", "rmdir /run/stillfs; "] {
+        inside.must(&format!("{made}mount -o remount,ro /run"));
+        let found = expect(&inside.doctor(""), id, "/run", "problem", "Read-only");
         inside.mend(&found);
         expect_well(&inside.doctor(""), id, "/run/stillfs");
     }

@@ -13,7 +13,7 @@ use stillfs::view::tree::{Attributes, Tree};
 
 use crate::consultation::{doctor, doctor_of, expect, expect_well, find, follow, mend};
 use crate::process::{end_of, eventually, is_running, signal, stillfs, succeed};
-use crate::rig::{Rig, copy, daemon_of, is_mounted, kill_daemon, umount};
+use crate::rig::{Rig, copy, daemon_of, is_mounted, kill_daemon, mount_status, refused};
 
 /// How long it may take, whoever hangs: a few deadlines of seconds each.
 const BOUND: Duration = Duration::from_secs(50);
@@ -92,7 +92,10 @@ fn a_daemon_that_hangs_is_found_without_waiting_for_it() {
         "problem",
         "does not answer",
     );
-    assert_eq!(crate::rig::mount_status(&mount)["state"], "no answer");
+    let shown = mount_status(&mount);
+    assert_eq!(shown["state"], "no answer");
+    let reason = shown["reason"].as_str().unwrap();
+    assert!(reason.starts_with("stillfs doctor"), "{shown}");
     let ended = end_of(stillfs().arg("status").arg(mount.join("never-asked-for")));
     assert!(ended.err.contains("does not answer"), "{ended:?}");
     // A source whose folder leads there, as somebody might make it for whoever looks.
@@ -191,8 +194,8 @@ fn a_view_is_described_and_its_end_is_a_problem() {
     fs::remove_dir_all(rig.source.join("shadow")).unwrap();
     rig.start();
     let ended = expect(&doctor_of(&mount), "view", text, "problem", "ended");
-    follow(&ended);
-    assert!(!is_mounted(&mount));
+    let followed = follow(&ended);
+    assert!(!is_mounted(&mount), "{followed:?}");
     rig.mount_on(&mount, &[]);
     expect(&doctor_of(&mount), "view", text, "ok", "held");
 }
@@ -229,7 +232,16 @@ fn a_view_whose_reads_fail_says_so() {
             .starts_with("stillfs check"),
         "{found}"
     );
-    umount(&mount);
+    // The pin was held all the time, and yet a copy is not whole.
+    let failed = mount_status(&mount)["failed_read"].clone();
+    assert!(failed.as_str().unwrap().contains("data.pages"), "{failed}");
+    let said = refused(
+        &["umount".as_ref(), mount.as_os_str()],
+        13,
+        "a read of it failed",
+    );
+    assert!(said.contains("stillfs check"), "{said}");
+    assert!(!is_mounted(&mount));
 }
 
 /// Two words for people, and the same codes.

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use serde_json::Value;
 use stillfs::pin::{Name, OnShadowFull, PinClient, PinRequest, WirePath};
 
 use crate::consultation::{Namespace, doctor_of, expect, expect_well, find, mend, understood};
@@ -52,6 +53,50 @@ fn what_is_no_database_is_told_with_the_way_to_make_one() {
     assert_eq!(remedy, format!("stillfs serve {}", dir.display()));
     drop(crate::rig::Engine::start(&dir));
     expect_well(&doctor_of(&dir), "source", "empty");
+    // No engine takes it, so none is advised.
+    fs::write(dir.join("data.pages"), "").unwrap();
+    let found = doctor_of(&dir);
+    let found = expect(&found, "source", "empty", "problem", "is not a stillfs");
+    assert_eq!(found["remedy"], Value::Null);
+}
+
+/// What another user's database is cannot be told, and it is not called none.
+///
+/// Finding: source
+#[test]
+fn a_database_that_may_not_be_looked_at_is_told_with_the_reason() {
+    let (Some(rig), Some(inside)) = (Rig::with_fill(10), Namespace::new()) else {
+        return;
+    };
+    let source = rig.source.to_str().unwrap();
+    inside.must(&format!(
+        "cp -a {source} /run/d && cp \"$(command -v stillfs)\" /run/stillfs-of-all"
+    ));
+    let as_user = "setpriv --reuid 65534 --regid 65534 --clear-groups /run/stillfs-of-all";
+    let found = understood(&inside.run(&format!("{as_user} doctor --json /run/d")));
+    let found = expect(&found, "source", "/run/d", "problem", "Permission denied");
+    assert_eq!(found["remedy"], Value::Null);
+    let ended = inside.run(&format!("{as_user} run /run/d -- true"));
+    assert_eq!(ended.code(), 125, "{ended:?}");
+    assert!(ended.err.contains("Permission denied"), "{ended:?}");
+}
+
+/// The floor that counts is the one of the engine that runs.
+///
+/// Finding: free_space
+#[test]
+fn little_room_is_measured_by_the_floor_of_the_engine() {
+    let Some(mut rig) = Rig::without_engine() else {
+        return;
+    };
+    for (floor, level, text) in [
+        ("1K", "ok", "1.0 KiB are kept"),
+        ("512T", "warning", "less than the 512.0 TiB"),
+    ] {
+        rig.start_with(&["--free-space-floor", floor], Stdio::null());
+        expect(&doctor_of(&rig.source), "free_space", "", level, text);
+        assert!(rig.take_engine().stop().success());
+    }
 }
 
 /// Finding: file_system
@@ -190,7 +235,7 @@ fn the_floor_is_the_engines_own() {
     let floors = [("1", "ok", "1 B are kept"), ("1024T", "warning", "1.0 PiB")];
     for (floor, level, text) in floors {
         let options = ["--free-space-floor", floor];
-        rig.start_with(&options, std::process::Stdio::null());
+        rig.start_with(&options, Stdio::null());
         expect(&doctor_of(&rig.source), "free_space", "", level, text);
         drop(rig.take_engine());
     }
@@ -343,7 +388,7 @@ fn an_engine_that_is_stopped_does_not_hang_the_look() {
         return;
     };
     let pid = succeed(stillfs().args(["doctor", "--json"]).arg(&rig.source));
-    let findings: Vec<serde_json::Value> = serde_json::from_str(&pid).unwrap();
+    let findings: Vec<Value> = serde_json::from_str(&pid).unwrap();
     let engine = expect(&findings, "engine", "", "ok", "is held by process ");
     let message = engine["message"].as_str().unwrap();
     let pid = message.split("process ").nth(1).unwrap();

@@ -47,6 +47,25 @@ fn a_busy_mount_is_refused_and_a_lazy_one_lasts_until_its_last_user() {
     rig.assert_nothing_left(&[daemon]);
 }
 
+/// A `status` or `doctor` of somebody else, which looks at every view, must not make a backup's umount fail.
+///
+/// Row: umount.busy
+#[test]
+fn a_short_look_at_a_view_is_waited_for() {
+    let Some(rig) = Rig::with_fill(100) else {
+        return;
+    };
+    let mount = rig.mount("mnt", &[]);
+    let look = File::open(&mount).unwrap();
+    let looker = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(look);
+    });
+    succeed(stillfs().arg("umount").arg(&mount));
+    looker.join().unwrap();
+    rig.assert_nothing_left(&[]);
+}
+
 /// The name is free again at once: a new mount there and the old one do not know each other (M6).
 ///
 /// Row: umount.lazy_again

@@ -38,6 +38,12 @@ fn a_source_that_is_no_database_is_refused() {
     let file = rig.path("file");
     fs::write(&file, "text").unwrap();
     mount_refused(&file, &point, 1, "is not a stillfs database");
+    for neither in [&missing, &empty, &file] {
+        let words = [OsStr::new("status"), neither.as_os_str()];
+        refused(&words, 1, "no view is mounted at");
+    }
+    let serve = [OsStr::new("serve"), file.as_os_str()];
+    refused(&serve, 1, "Not a directory");
     assert!(!is_mounted(&point));
     assert_eq!(rig.records(), []);
 }

@@ -1,10 +1,11 @@
 //! The mounts of stillfs: the runtime directory, the records in it, what dead daemons and runs left,
 //! and one view.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::bounded;
 use super::finding::{Finding, Id, quoted};
+use super::{bounded, mount_above};
 use crate::cli::daemon::ViewStatus;
 use crate::cli::output;
 use crate::cli::probe::{self, Answer};
@@ -12,11 +13,15 @@ use crate::mount::Registry;
 use crate::mount::mountinfo::is_ours;
 use crate::mount::registry::{Listed, Liveness, RegistryError};
 use crate::os::mount_table::{self, MountEntry};
+use crate::os::path::may_use_dir;
 use crate::os::process::effective_user;
 use crate::os::{Disk, LockKind, OpenMode, lock_table, real_disk::RealDisk};
 
 /// Most mounts that are asked at once; more are not to be expected.
 const ASKED_MAX: usize = 256;
+
+/// What a record takes, at least: a page of a tmpfs.
+const RECORD_BYTES: u64 = 4096;
 
 /// What was found at each mount point of ours.
 #[derive(Debug, Default)]
@@ -57,10 +62,16 @@ fn registry() -> (Option<Registry>, Finding) {
     let (subject, path) = (dir.display().to_string(), quoted(&dir));
     let error = match Registry::existing(dir) {
         Ok(Some(registry)) => {
-            let finding = Finding::ok(id, subject, "is private to you");
+            let finding = unwritable(registry.dir())
+                .unwrap_or_else(|| Finding::ok(id, subject, "is private to you"));
             return (Some(registry), finding);
         }
-        Ok(None) => return (None, Finding::ok(id, subject, "is made by the first mount")),
+        Ok(None) => {
+            let parent = Path::new(&subject).parent().unwrap_or(Path::new("/"));
+            let finding = unwritable(parent);
+            let made = || Finding::ok(id, &subject, "is made by the first mount");
+            return (None, finding.unwrap_or_else(made));
+        }
         Err(error) => error,
     };
     let remedy = match &error {
@@ -70,6 +81,24 @@ fn registry() -> (Option<Registry>, Finding) {
         _ => "export XDG_RUNTIME_DIR=$(mktemp -d)".to_owned(),
     };
     (None, Finding::problem(id, subject, error).mended_by(remedy))
+}
+
+/// Why no record can be written into `dir`, if none can.
+fn unwritable(dir: &Path) -> Option<Finding> {
+    let found = |text: String| Finding::problem(Id::RuntimeDirectory, dir.display(), text);
+    let at = quoted(&mount_above(dir));
+    if let Err(error) = may_use_dir(dir) {
+        let mend = match error.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => format!("mount -o remount,rw {at}"),
+            _ => format!("ls -ld {}", quoted(dir)),
+        };
+        return Some(found(format!("cannot be written: {error}")).mended_by(mend));
+    }
+    let free = RealDisk.free_bytes(dir).ok()?;
+    (free < RECORD_BYTES).then(|| {
+        found("its file system is full, so nothing can be mounted".to_owned())
+            .mended_by(format!("du -xah {at} | sort -rh | head -n 30"))
+    })
 }
 
 /// Records of daemons that died whose mounts are gone, and records that nobody can read. A mount that

@@ -1,14 +1,15 @@
 //! A source directory: where it lies, who may use it, and what is in it.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Id, quoted};
 use super::{engine, files};
 use crate::cli::{output, probe};
-use crate::database::{LOG_DIR, SHADOW_DIR, SOCKET_FILE};
+use crate::database::{LOG_DIR, PAGE_FILE, SHADOW_DIR, SOCKET_FILE};
 use crate::engine::EngineOptions;
 use crate::os::file_system::{Reflink, RefusedFileSystem, reflink, refuse_remote};
-use crate::os::path::{Metadata, may_use_dir, metadata};
+use crate::os::path::{Metadata, file_type_of, may_use_dir, metadata};
 use crate::os::{Host, mount_table};
 use crate::source;
 
@@ -23,8 +24,14 @@ pub(super) fn look(host: &Host, path: &Path, findings: &mut Vec<Finding>) {
             "is a stillfs database",
         )),
         Err(error) => {
-            let serve = format!("stillfs serve {}", quoted(path));
-            findings.push(Finding::problem(Id::Source, path.display(), error).mended_by(serve));
+            let finding = Finding::problem(Id::Source, path.display(), error);
+            // An engine makes a database where there is none; it takes no other file for one.
+            let is_free = file_type_of(&path.join(PAGE_FILE))
+                .is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            findings.push(match is_free {
+                true => finding.mended_by(format!("stillfs serve {}", quoted(path))),
+                false => finding,
+            });
             return;
         }
     }
@@ -97,7 +104,7 @@ fn permission(path: &Path) -> Finding {
     let shadow = path.join(SHADOW_DIR);
     let blocked = [path, &shadow].into_iter().find_map(|dir| {
         let error = may_use_dir(dir).err()?;
-        (error.kind() != std::io::ErrorKind::NotFound).then_some((dir, error))
+        (error.kind() != io::ErrorKind::NotFound).then_some((dir, error))
     });
     let Some((dir, error)) = blocked else {
         return Finding::ok(id, subject, format!("you may run an engine here: {facts}"));
@@ -107,7 +114,7 @@ fn permission(path: &Path) -> Finding {
         dir.display()
     );
     let mend = match error.kind() {
-        std::io::ErrorKind::ReadOnlyFilesystem => {
+        io::ErrorKind::ReadOnlyFilesystem => {
             let at = mount_of(path).map_or("/".into(), |entry| entry.mount_point);
             format!("mount -o remount,rw {}", quoted(&at))
         }
