@@ -571,4 +571,14 @@ fn the_length_of_a_value_is_known_without_reading_it() {
         assert_eq!(read.value_bytes("t", &key).unwrap(), Some(length as u64));
     }
     assert_eq!(read.value_bytes("t", b"none").unwrap(), None);
+    // Who is told the length before the value can still refuse it.
+    let refused = EngineError::Exhausted { what: "memory" };
+    let mut told = 0;
+    let got = read.get_admitted("t", b"key 100000", |bytes| {
+        told = bytes;
+        Err(refused)
+    });
+    assert!(matches!(got, Err(EngineError::Exhausted { what: "memory" })) && told == 100_000);
+    let got = read.get_admitted::<EngineError>("t", b"key 900", |_| Ok(()));
+    assert_eq!(got.unwrap(), Some(vec![7; 900]));
 }

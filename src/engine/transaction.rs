@@ -64,6 +64,19 @@ impl ReadTransaction {
         get(&*self.snapshot, catalog::open(&*self.snapshot, table)?, key)
     }
 
+    /// The value of `key`, of which `admit` first hears how many bytes it has.
+    ///
+    /// Errors: those of `admit`, and nothing is read then; `Structure`, `Page`, `Io`.
+    pub(crate) fn get_admitted<E: From<EngineError>>(
+        &self,
+        table: &str,
+        key: &[u8],
+        admit: impl FnOnce(u64) -> Result<(), E>,
+    ) -> Result<Option<Vec<u8>>, E> {
+        let table = catalog::open(&*self.snapshot, table)?;
+        get_admitted(&*self.snapshot, table, key, admit)
+    }
+
     /// How many bytes the value of `key` has; reads no long value.
     ///
     /// Errors: `Structure`, `Page`, `Io`.
@@ -187,6 +200,19 @@ impl WriteTransaction {
     /// Errors: `Structure`, `Page`, `Io`.
     pub fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
         get(self.set(), self.find(table)?, key)
+    }
+
+    /// The value of `key`, of which `admit` first hears how many bytes it has.
+    ///
+    /// Errors: those of `admit`, and nothing is read then; `Structure`, `Page`, `Io`.
+    pub(crate) fn get_admitted<E: From<EngineError>>(
+        &self,
+        table: &str,
+        key: &[u8],
+        admit: impl FnOnce(u64) -> Result<(), E>,
+    ) -> Result<Option<Vec<u8>>, E> {
+        let table = self.find(table)?;
+        get_admitted(self.set(), table, key, admit)
     }
 
     /// How many bytes the value of `key` has; reads no long value.
@@ -414,6 +440,17 @@ fn check_limit(what: &'static str, found: usize, limit: u64) -> Result<()> {
 
 fn get<R: PageRead>(src: &R, table: Option<Table>, key: &[u8]) -> Result<Option<Vec<u8>>> {
     table.map_or(Ok(None), |table| btree::get(src, table.root, key))
+}
+
+fn get_admitted<R: PageRead, E: From<EngineError>>(
+    src: &R,
+    table: Option<Table>,
+    key: &[u8],
+    admit: impl FnOnce(u64) -> Result<(), E>,
+) -> Result<Option<Vec<u8>>, E> {
+    table.map_or(Ok(None), |table| {
+        btree::get_admitted(src, table.root, key, admit)
+    })
 }
 
 fn value_bytes<R: PageRead>(src: &R, table: Option<Table>, key: &[u8]) -> Result<Option<u64>> {

@@ -127,16 +127,19 @@ impl<'a> Store<'a> {
         CommandError::Batch(error)
     }
 
-    /// The value of a key. A key that cannot be stored has none.
+    /// The value of a key, of which `admit` first hears how long it is. A key that cannot be stored has
+    /// none.
     pub(super) fn get(
         &mut self,
         table: Table,
         key: &[u8],
+        admit: impl FnOnce(usize) -> Result<(), CommandError>,
     ) -> Result<Option<Vec<u8>>, CommandError> {
         if checked_key(key).is_err() {
             return Ok(None);
         }
-        Ok(reading!(self, transaction => transaction.get(table.name(), key))?)
+        let admit = |bytes| admit(usize::try_from(bytes).unwrap_or(usize::MAX));
+        reading!(self, transaction => transaction.get_admitted(table.name(), key, admit))
     }
 
     /// How long the value of a key is, without reading it.

@@ -104,7 +104,7 @@ pub(crate) use delete::delete;
 pub(crate) use insert::{Outcome, insert};
 pub(crate) use node::Node;
 
-use crate::engine::error::Result;
+use crate::engine::error::{EngineError, Result};
 use crate::engine::page_io::{PageRead, PageWrite};
 use crate::page::{PageKind, PageNo};
 
@@ -130,13 +130,26 @@ pub(crate) fn get<R: PageRead + ?Sized>(
     root: PageNo,
     key: &[u8],
 ) -> Result<Option<Vec<u8>>> {
+    get_admitted(src, root, key, |_| Ok(()))
+}
+
+/// The value of `key`, of which `admit` first hears how many bytes it has.
+///
+/// Errors: those of `admit`, and nothing is read then; `Structure`; those of `read`.
+pub(crate) fn get_admitted<R: PageRead + ?Sized, E: From<EngineError>>(
+    src: &R,
+    root: PageNo,
+    key: &[u8],
+    admit: impl FnOnce(u64) -> Result<(), E>,
+) -> Result<Option<Vec<u8>>, E> {
     let path = descent::descend(src, root, key)?;
     let Some(leaf) = path.found() else {
         return Ok(None);
     };
+    admit(bytes_of(leaf))?;
     match leaf.node.content(leaf.index) {
         Content::Inline(value) => Ok(Some(value.to_vec())),
-        Content::Chain(start) => start.read(src, leaf.node.page()).map(Some),
+        Content::Chain(start) => Ok(Some(start.read(src, leaf.node.page())?)),
         Content::Child(_) => unreachable!("a leaf's cells are entries"),
     }
 }
@@ -150,13 +163,16 @@ pub(crate) fn value_bytes<R: PageRead + ?Sized>(
     key: &[u8],
 ) -> Result<Option<u64>> {
     let path = descent::descend(src, root, key)?;
-    Ok(path
-        .found()
-        .map(|leaf| match leaf.node.content(leaf.index) {
-            Content::Inline(value) => value.len() as u64,
-            Content::Chain(start) => u64::from(start.bytes),
-            Content::Child(_) => unreachable!("a leaf's cells are entries"),
-        }))
+    Ok(path.found().map(bytes_of))
+}
+
+/// How long the value is that `leaf` points at.
+fn bytes_of(leaf: &descent::Frame) -> u64 {
+    match leaf.node.content(leaf.index) {
+        Content::Inline(value) => value.len() as u64,
+        Content::Chain(start) => u64::from(start.bytes),
+        Content::Child(_) => unreachable!("a leaf's cells are entries"),
+    }
 }
 
 /// Whether there is an entry for `key`; reads no chain.

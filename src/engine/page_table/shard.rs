@@ -124,7 +124,9 @@ impl Shard {
         self.chains.keys().copied().collect()
     }
 
+    /// The clean page makes room: whoever reads on reads the version, and memory would hold both.
     pub(super) fn add_newest(&mut self, page: PageNo, lsn: Lsn, content: Content) {
+        self.clean.remove(&page);
         let version = Version::new(lsn, content);
         self.note_image(page, &version);
         let versions = &mut self.chains.entry(page).or_default().versions;
@@ -170,6 +172,9 @@ impl Shard {
         let referenced = false;
         self.clean.insert(page, CleanPage { image, referenced });
         self.clean_clock.push_back(page);
+        if self.clean_clock.len() > 2 * self.clean.len() + 64 {
+            self.clean_clock = self.clean.keys().copied().collect();
+        }
     }
 
     /// Counts the image of a version that comes into memory.
@@ -272,6 +277,12 @@ impl Shard {
             .get(&page)
             .map_or(0, |chain| chain.versions.len());
         versions.saturating_sub(1) as u64
+    }
+
+    /// Entries of both clocks.
+    #[cfg(test)]
+    pub(super) fn clock_hands(&self) -> usize {
+        self.clean_clock.len() + self.version_clock.len()
     }
 
     /// Images in memory: (in chains, clean).

@@ -55,6 +55,21 @@ fn version_stays_until_its_successor_is_durable() {
     assert_eq!(lsn_at(&table, 20), Some(20));
 }
 
+/// Memory does not hold the live page beside the version that comes after it, and the clock forgets it.
+#[test]
+fn clean_page_makes_room_for_a_version() {
+    let table = PageTable::new(64, None);
+    for lsn in 1..1000 {
+        let all = readers(&[], lsn);
+        publish(&table, lsn, &all);
+        assert_eq!(table.image_counts(), (1, 0));
+        table.begin_overwrite(P, Lsn(lsn), &all);
+        table.written(P, image(lsn), &all);
+        assert_eq!(table.image_counts(), (0, 1));
+    }
+    assert!(table.shard(P).lock().clock_hands() < 200);
+}
+
 /// E5: what the live file loses is in the chain while a reader needs it.
 #[test]
 fn old_content_is_kept_for_the_reader_that_needs_it() {

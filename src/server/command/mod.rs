@@ -124,11 +124,8 @@ impl<'a, 'd> Context<'a, 'd> {
     ///
     /// Errors: `OutOfMemory`, before it is read; those of the store.
     fn value(&mut self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, CommandError> {
-        let Some(bytes) = self.store.value_bytes(table, key)? else {
-            return Ok(None);
-        };
-        self.memory.grow(bytes.saturating_mul(2))?;
-        self.store.get(table, key)
+        let admit = |bytes: usize| Ok(self.memory.grow(bytes.saturating_mul(2))?);
+        self.store.get(table, key, admit)
     }
 
     /// Counts bytes that go into the reply. Errors: there would be too many.
