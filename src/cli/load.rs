@@ -147,7 +147,11 @@ impl<'a> Place<'a> {
         };
         place.clear()?;
         if origin == Origin::Made {
-            place.sync_parent()?;
+            place.sync_parent().or_else(|error| {
+                // As in `publish`.
+                remove_dir(&place.dir).context("cannot remove the directory either")?;
+                Err(error)
+            })?;
         }
         Ok(place)
     }
@@ -173,6 +177,16 @@ impl<'a> Place<'a> {
         let renamed = disk.rename(&from, &to);
         renamed.with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))?;
         let synced = disk.sync_dir(&self.dir);
+        if synced.is_err() {
+            // A later sync may succeed without bringing this name to the disk: the next load gives it.
+            disk.rename(&to, &from).with_context(|| {
+                format!(
+                    "cannot sync {}, nor remove {}",
+                    self.dir.display(),
+                    to.display()
+                )
+            })?;
+        }
         synced.with_context(|| format!("cannot sync {}", self.dir.display()))?;
         Ok(())
     }
@@ -259,5 +273,36 @@ fn load<R: BufRead>(engine: &Engine, mut text: TextReader<R>) -> Result<Loaded, 
             transaction = engine.begin_write()?;
             pending_bytes = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::sim::{Fault, Faults, Operation};
+
+    /// W6: after a failed sync the page file's name may be lost for good, so it must not stay.
+    #[test]
+    fn page_file_whose_name_could_not_be_synced_is_taken_away_again() {
+        let machine = Host::simulated(1);
+        let (dir, disk) = (PathBuf::from("/db"), &machine.host.disk);
+        let scratch = dir.join(SCRATCH_DIR);
+        disk.create_dir(&dir).unwrap();
+        disk.create_dir(&scratch).unwrap();
+        let made = scratch.join(PAGE_FILE);
+        disk.open(&made, OpenMode::CreateNew).unwrap();
+        let place = Place {
+            host: &machine.host,
+            scratch,
+            origin: Origin::Found,
+            _lock: disk.open(&dir, OpenMode::Directory).unwrap(),
+            dir: dir.clone(),
+        };
+        let fault = Fault::errno(Operation::SyncDir, 5);
+        machine.disk.set_faults(Faults::none().with(fault));
+        assert!(place.publish().is_err());
+        assert_eq!(disk.list(&dir).unwrap(), [SCRATCH_DIR]);
+        place.publish().unwrap();
+        assert!(disk.list(&dir).unwrap().contains(&PAGE_FILE.into()));
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use crate::engine::catalog::{self, CATALOG_ROOT};
 use crate::engine::commit_point::{CommitPoint, bounded_wall};
 use crate::engine::error::{EngineError, FileRole, Result};
-use crate::engine::header::{Header, HeaderState};
+use crate::engine::header::{self, Header, HeaderState};
 use crate::engine::page_io::{FreeList, PageRead, PageWrite};
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::{Lsn, Timestamp};
-use crate::os::{self, Host, OpenMode};
+use crate::os::{self, File, Host, OpenMode};
 use crate::page::{PageBuf, PageKind, PageNo, PageRef, PageSize};
 
 /// Name of the page file in a database's directory.
@@ -20,24 +20,49 @@ pub const PAGE_FILE: &str = "data.pages";
 pub const LOCK_FILE: &str = "LOCK";
 const NEW_PAGE_FILE: &str = "data.pages.new";
 
-/// A database is made only in an empty directory: a folder with other files is somebody's, and one
-/// with a log but no page file has lost it.
-pub(super) fn refuse_foreign_content(host: &Host, dir: &Path) -> Result<()> {
+/// What a database that is being made may have in its directory.
+const FIRST_FILES: [&str; 3] = [PAGE_FILE, NEW_PAGE_FILE, LOCK_FILE];
+
+/// Whether nothing but [`FIRST_FILES`] is in `dir`.
+pub(super) fn has_first_files_only(host: &Host, dir: &Path) -> Result<bool> {
     let names =
         host.disk
             .list(dir)
             .map_err(EngineError::io_at("list", FileRole::Directory, dir))?;
-    let ours = [NEW_PAGE_FILE, LOCK_FILE];
-    match names
+    Ok(names
         .iter()
-        .find(|name| !ours.iter().any(|ours| name == ours))
-    {
-        None => Ok(()),
-        Some(_) => Err(EngineError::NotADatabase {
-            dir: dir.to_owned(),
-            missing: PAGE_FILE,
-        }),
+        .all(|name| FIRST_FILES.iter().any(|first| name == first)))
+}
+
+/// W6: the page size of a page file that was made, but that no engine got to use: nothing tells that its
+/// name is durable, and a sync that succeeds now need not mean it. A copy of a view has a parent.
+///
+/// Errors: those of [`header::read`].
+pub(super) fn unused_page_file(
+    host: &Host,
+    dir: &Path,
+    file: &dyn File,
+) -> Result<Option<PageSize>> {
+    if !has_first_files_only(host, dir)? {
+        return Ok(None);
     }
+    let header = header::read(file, &dir.join(PAGE_FILE))?;
+    let is_unused = header.epoch == Epoch(0)
+        && header.point.timestamp == Timestamp(0)
+        && header.parent_history.is_none();
+    Ok(is_unused.then_some(header.page_size))
+}
+
+/// A database is made only in an empty directory: a folder with other files is somebody's, and one
+/// with a log but no page file has lost it.
+pub(super) fn refuse_foreign_content(host: &Host, dir: &Path) -> Result<()> {
+    if has_first_files_only(host, dir)? {
+        return Ok(());
+    }
+    Err(EngineError::NotADatabase {
+        dir: dir.to_owned(),
+        missing: PAGE_FILE,
+    })
 }
 
 /// Writes an empty database under another name, syncs it, and gives it its name.

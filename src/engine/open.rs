@@ -19,7 +19,10 @@ use parking_lot::Mutex;
 use crate::engine::Engine;
 use crate::engine::checkpoint::Checkpointer;
 use crate::engine::commit_point::CommitPoint;
-use crate::engine::create::{LOCK_FILE, PAGE_FILE, create_page_file, refuse_foreign_content};
+use crate::engine::create::{
+    LOCK_FILE, PAGE_FILE, create_page_file, has_first_files_only, refuse_foreign_content,
+    unused_page_file,
+};
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{self, Header, HeaderState};
 use crate::engine::recovery::{self, Recovered, ReplayRoom};
@@ -433,9 +436,31 @@ fn parent_of(dir: &Path) -> &Path {
 
 fn sync_parent(host: &Host, dir: &Path) -> Result<()> {
     let parent = parent_of(dir);
-    host.disk
-        .sync_dir(parent)
-        .map_err(EngineError::io_at("sync", FileRole::Directory, parent))
+    let synced = host.disk.sync_dir(parent);
+    if synced.is_err() {
+        remake_name(host, dir);
+    }
+    synced.map_err(EngineError::io_at("sync", FileRole::Directory, parent))
+}
+
+/// W6: a sync of the parent failed, and the next one may succeed without bringing the name of `dir` to
+/// the disk, unless it changes once more. One that holds more than the first files had an engine, which
+/// came past such a sync; it is left alone.
+fn remake_name(host: &Host, dir: &Path) {
+    let Some(name) = dir.file_name() else {
+        return;
+    };
+    let mut aside = name.to_owned();
+    aside.push(".new");
+    let aside = dir.with_file_name(aside);
+    let is_taken = || host.disk.open(&aside, OpenMode::Directory).is_ok();
+    if has_first_files_only(host, dir).is_ok_and(|only| only)
+        && !is_taken()
+        && host.disk.rename(dir, &aside).is_ok()
+        && let Err(error) = host.disk.rename(&aside, dir)
+    {
+        tracing::warn!(dir = %dir.display(), aside = %aside.display(), %error, "an empty directory was renamed");
+    }
 }
 
 /// How a directory is locked, and who is waited for.
@@ -611,23 +636,29 @@ fn open_page_file(
     path: &Path,
     options: &EngineOptions,
 ) -> Result<Arc<dyn File>> {
-    match host.disk.open(path, OpenMode::ReadWrite) {
-        Ok(file) => {
-            // A process that was killed may have named it without syncing the name, and a log
-            // without a page file would be taken for a loss.
-            host.disk.sync_dir(dir).map_err(EngineError::io_at(
-                "sync",
-                FileRole::Directory,
-                dir,
-            ))?;
-            return Ok(file);
-        }
+    let page_size = match host.disk.open(path, OpenMode::ReadWrite) {
+        Ok(file) => match unused_page_file(host, dir, &*file)? {
+            Some(page_size) => page_size,
+            None => {
+                // Whoever put a copy here may not have synced its name, and a log without a page
+                // file would be taken for a loss.
+                host.disk.sync_dir(dir).map_err(EngineError::io_at(
+                    "sync",
+                    FileRole::Directory,
+                    dir,
+                ))?;
+                return Ok(file);
+            }
+        },
         Err(error)
-            if error.kind() == io::ErrorKind::NotFound && options.create == Create::IfMissing => {}
+            if error.kind() == io::ErrorKind::NotFound && options.create == Create::IfMissing =>
+        {
+            refuse_foreign_content(host, dir)?;
+            options.page_size
+        }
         Err(error) => return Err(missing_or_io(error, dir, path)),
-    }
-    refuse_foreign_content(host, dir)?;
-    create_page_file(host, dir, options.page_size)?;
+    };
+    create_page_file(host, dir, page_size)?;
     host.disk
         .open(path, OpenMode::ReadWrite)
         .map_err(|source| missing_or_io(source, dir, path))

@@ -276,6 +276,26 @@ fn take(disk: &dyn Disk, dir: &Path, step: &Step) -> Result<Vec<u8>, Option<i32>
     act().map_err(|error| error.raw_os_error())
 }
 
+/// O2: what an engine does with the folder of its log.
+#[test]
+fn both_disks_remove_only_empty_directories() {
+    let real_dir = tempfile::tempdir().unwrap();
+    let sim = SimDisk::new(1);
+    let disks: [(&dyn Disk, &Path); 2] = [(&RealDisk, real_dir.path()), (&sim, Path::new("/"))];
+    for (disk, dir) in disks {
+        let (folder, file) = (dir.join("folder"), dir.join("folder/file"));
+        let refused = |path: &Path| disk.remove_dir(path).unwrap_err().kind();
+        assert_eq!(refused(&folder), io::ErrorKind::NotFound);
+        disk.create_dir(&folder).unwrap();
+        disk.open(&file, OpenMode::CreateNew).unwrap();
+        assert_eq!(refused(&folder), io::ErrorKind::DirectoryNotEmpty);
+        assert_eq!(refused(&file), io::ErrorKind::NotADirectory);
+        disk.remove(&file).unwrap();
+        disk.remove_dir(&folder).unwrap();
+        assert_eq!(refused(&folder), io::ErrorKind::NotFound);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 

@@ -116,6 +116,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn create_dir(&self, path: &Path) -> io::Result<()>;
     /// Removes a file's name.
     fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty directory. Errors: `DirectoryNotEmpty`, `NotADirectory`.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Renames a file over `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// The names in a directory, sorted.

@@ -129,6 +129,10 @@ impl Disk for RealDisk {
         Ok(nix::unistd::unlink(path)?)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        super::path::remove_dir(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         Ok(nix::fcntl::renameat(AT_FDCWD, from, AT_FDCWD, to)?)
     }

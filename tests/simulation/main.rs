@@ -122,7 +122,7 @@ fn run_seeds(first: u64, seeds: u64, seconds: Option<u64>) {
     assert!(reports.is_empty(), "\n{}", reports.join("\n\n"));
 }
 
-/// S1 to S6, N1 to N4, D1 to D5, E1 to E10, W1 to W5: whatever happens, a view shows the pinned bytes
+/// S1 to S6, N1 to N4, D1 to D5, E1 to E10, W1 to W6: whatever happens, a view shows the pinned bytes
 /// or an error, and a recovery finds exactly the acknowledged commits.
 #[test]
 fn every_seed_keeps_every_promise() {

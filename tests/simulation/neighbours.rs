@@ -24,36 +24,6 @@ impl World {
         self.admin.sync_dir(Path::new(DIR)).expect("no faults");
     }
 
-    /// After a failed sync of a directory the simulated disk may have lost its names for good, and go
-    /// on to show them. File systems rather stop; so here the names of today get to the disk, and those
-    /// that are gone stay gone.
-    pub(crate) fn remake_names(&mut self) {
-        let aside = Path::new("/aside");
-        for dir in ["/", DIR, "/db/wal", "/db/shadow"] {
-            let dir = Path::new(dir);
-            let names = self.admin.list(dir).unwrap_or_default();
-            for path in names.iter().map(|name| dir.join(name)) {
-                self.admin.rename(&path, aside).expect("no faults");
-                self.admin.rename(aside, &path).expect("no faults");
-            }
-            if dir.ends_with("wal") {
-                self.bury_segments(dir);
-            }
-            let _ = self.admin.sync_dir(dir);
-            self.admin.sync_dir(Path::new("/")).expect("no faults");
-        }
-    }
-
-    /// Removes the names of segments that were removed.
-    fn bury_segments(&self, dir: &Path) {
-        for number in 0..300 {
-            let path = dir.join(format!("{number:016x}.wal"));
-            if self.admin.open(&path, OpenMode::CreateNew).is_ok() {
-                self.admin.remove(&path).expect("no faults");
-            }
-        }
-    }
-
     pub(crate) fn delete_shadow(&mut self, draw: &Draw) {
         self.by_hand();
         let shadow = in_dir("shadow");

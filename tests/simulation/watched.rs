@@ -108,6 +108,10 @@ impl<D: Disk> Disk for WatchedDisk<D> {
         self.before_change().remove(path)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.before_change().remove_dir(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.before_change().rename(from, to)
     }

@@ -130,21 +130,16 @@ impl World {
         }
         one(&self.counts.steps);
         let draw = Draw::new(step.seed);
-        let mut loses_names = false;
         if let Some(seed) = step.fault {
             let (faults, text) = draw_faults(&Draw::new(seed));
             note!(self, "faults: {text}");
             self.set_faults(faults);
-            loses_names = text.contains("of SyncDir") || text.contains("of SyncData");
             self.trouble.stops = text.starts_with("the ");
             one(&self.counts.faults);
         }
         let kind = self.possible(step.kind, &draw);
         self.with_others_amid(kind, &draw);
         self.settle(&draw);
-        if loses_names {
-            self.remake_names();
-        }
     }
 
     pub(crate) fn set_faults(&mut self, faults: Faults) {

@@ -97,6 +97,9 @@ impl Log {
         sequence: u64,
         start: Lsn,
     ) -> Result<Self> {
+        if sealed.is_empty() {
+            remove_empty_dir(host, dir)?;
+        }
         match host.disk.create_dir(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
                 return Err(EngineError::io_at("make", FileRole::WalSegment, dir)(error));
@@ -350,8 +353,12 @@ impl Log {
             sequence,
             tail.end,
         );
-        // The number is used up either way: a half-made file of it may be there.
-        tail.sequence = sequence;
+        // W6: a number is passed over only if its file is to be seen. Another one may come back after
+        // a crash; the next segment has its name then, and no younger one comes before it.
+        let path = self.dir.join(segment_name(sequence));
+        if created.is_ok() || self.host.disk.open(&path, OpenMode::Read).is_ok() {
+            tail.sequence = sequence;
+        }
         let (file, path) = created?;
         let bytes = tail.offset();
         let old_path = std::mem::replace(&mut tail.path, path);
@@ -395,6 +402,31 @@ impl Log {
             .disk
             .sync_dir(&self.dir)
             .map_err(EngineError::io_at("sync", FileRole::WalSegment, &self.dir))
+    }
+}
+
+/// W6: a folder that holds no segment is made anew. A sync that failed may have left it without its
+/// name, and with names of segments in it that nobody sees before the next crash.
+fn remove_empty_dir(host: &Host, dir: &Path) -> Result<()> {
+    use io::ErrorKind::{
+        DirectoryNotEmpty, NotADirectory, NotFound, PermissionDenied, ResourceBusy,
+    };
+    match host.disk.remove_dir(dir) {
+        // Somebody else has put something into it, a link in its place, a file system on it, or lets
+        // us write in it only.
+        Err(error)
+            if !matches!(
+                error.kind(),
+                DirectoryNotEmpty | NotADirectory | NotFound | PermissionDenied | ResourceBusy
+            ) =>
+        {
+            Err(EngineError::io_at(
+                "remove the empty",
+                FileRole::WalSegment,
+                dir,
+            )(error))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -59,6 +59,9 @@
 //!   taken for new records.
 //! * W5 A bad record ends the log, unless a later valid commit says that the bad one had been synced:
 //!   then it is an error.
+//! * W6 After a failed sync of a folder nothing rests on a name, or on its absence, that did not change
+//!   since: the folder of the log is made anew when it holds no segment, and no segment gets a number
+//!   below one that may come back.
 //!
 //! Locking: one mutex for the tail, one for the flush, in this order; the sync of a flush is made
 //! outside both, by the one that has the lead. Not here: which

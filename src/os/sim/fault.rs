@@ -24,7 +24,7 @@ pub enum Operation {
     Lock,
     /// `create_dir`.
     CreateDir,
-    /// `remove`.
+    /// `remove` and `remove_dir`.
     Remove,
     /// `rename`; its file name is the one of the target.
     Rename,

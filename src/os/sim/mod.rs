@@ -203,6 +203,12 @@ impl Disk for SimDisk {
         world.unlink(at)
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut world = self.begin(Operation::Remove, path, true)?;
+        let at = world.place(path)?;
+        world.unlink_dir(at)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.begin(Operation::Rename, to, true)?;
         let (from, to) = (world.place(from)?, world.place(to)?);

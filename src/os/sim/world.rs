@@ -224,6 +224,16 @@ impl World {
         Ok(())
     }
 
+    pub(super) fn unlink_dir(&mut self, at: Place) -> io::Result<()> {
+        let inode = self.names.get(&at).ok_or(Errno::ENOENT)?;
+        self.require_directory(inode)?;
+        if !self.names.list(inode).is_empty() {
+            return Err(Errno::ENOTEMPTY.into());
+        }
+        self.names.unlink(inode, at);
+        Ok(())
+    }
+
     pub(super) fn rename(&mut self, from: Place, to: Place) -> io::Result<()> {
         let inode = self.names.get(&from).ok_or(Errno::ENOENT)?;
         if self.is_directory(inode) && self.is_below(to.0, inode) {

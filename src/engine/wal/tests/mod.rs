@@ -8,6 +8,7 @@ mod damage;
 mod faults;
 mod flush;
 mod foreign;
+mod names;
 mod rotation;
 mod tail;
 mod watch;

@@ -317,7 +317,7 @@ fn summaries_of_many_pages_are_cut_in_parts() {
     assert_eq!((commits.len(), scan.end), (0, end));
 }
 
-/// A number that a failed creation used is not used again in this log, even if its file is there.
+/// W6: a number whose file is there is passed over.
 #[test]
 fn segment_name_that_is_taken_is_passed_over() {
     let machine = Host::simulated(1);
