@@ -220,9 +220,10 @@ fn exit_of_pin(error: &PinError) -> Exit {
 fn exit_of_read(error: &ReadError) -> Exit {
     match error {
         ReadError::PinEnded { .. } => Exit::PinLost,
-        ReadError::Page { .. } | ReadError::Unreadable { .. } | ReadError::Entry { .. } => {
-            Exit::Corrupt
-        }
+        ReadError::Page { .. }
+        | ReadError::Unreadable { .. }
+        | ReadError::Entry { .. }
+        | ReadError::IndexHeader => Exit::Corrupt,
         ReadError::Io { .. } | ReadError::Range { .. } => Exit::Failed,
     }
 }

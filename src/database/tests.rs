@@ -345,6 +345,10 @@ fn damaged_pages_slots_and_entries_fail_the_read() {
         let is_named = matches!(error, ReadError::Entry { .. } | ReadError::Page { .. });
         assert!(is_named, "{error}");
     });
+    // A header that is half written is no end of the pin: that would be for ever.
+    damage(&index, 504, &|error| {
+        assert!(matches!(error, ReadError::IndexHeader), "{error}");
+    });
 }
 
 /// D2: live pages that a checkpoint has written and not synced are synced before a pin relies on them;

@@ -74,6 +74,7 @@ fn read_errno(error: &ReadError) -> Errno {
         | ReadError::Page { .. }
         | ReadError::Unreadable { .. }
         | ReadError::Entry { .. }
+        | ReadError::IndexHeader
         | ReadError::Io { .. }
         | ReadError::Range { .. } => Errno::EIO,
     }

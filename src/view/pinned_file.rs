@@ -410,12 +410,16 @@ fn read_index_header(index: &dyn File) -> Result<IndexHeader, ReadError> {
         match IndexHeader::decode(bytes.get(..found).unwrap_or_default()) {
             Ok(header) => return Ok(header),
             Err(IndexFault::Damaged) => {}
-            Err(_) => break,
+            Err(_) => {
+                return Err(ReadError::PinEnded {
+                    reason: EndSeen::IndexCut,
+                });
+            }
         }
     }
-    Err(ReadError::PinEnded {
-        reason: EndSeen::IndexCut,
-    })
+    // A writer that was stopped in the middle is followed by one that writes it whole: an end would be
+    // for ever, and this need not be.
+    Err(ReadError::IndexHeader)
 }
 
 fn io_error(

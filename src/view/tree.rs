@@ -45,6 +45,10 @@ pub enum ReadError {
         /// The entry.
         entry: u64,
     },
+    /// The header of the pin's index is no whole header: damaged, or about to be written anew by an
+    /// engine that takes the pin over. No end of the pin, which is an index that is cut.
+    #[error("the header of the pin's index is damaged")]
+    IndexHeader,
     /// The operating system refused.
     #[error("cannot {op} {file} at offset {offset}: {source}")]
     Io {

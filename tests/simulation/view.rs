@@ -237,6 +237,8 @@ impl View {
                 around.amid || around.faults
             }
             ReadError::Unreadable { .. } => self.may_lack_pages.load(Ordering::Relaxed),
+            // An engine that takes over writes it anew, in more than one piece if it must.
+            ReadError::IndexHeader => around.amid || around.faults,
             ReadError::Io { source, .. } => around.faults || SimDisk::is_stopped(source),
             _ => false,
         };
