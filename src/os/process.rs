@@ -13,7 +13,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::{self, Pid};
 
-use crate::os::path::read_small_file;
+use crate::os::path::{metadata, read_small_file};
 
 /// More than the kernel lets a process have by default.
 const ENVIRONMENT_BYTES_MAX: u64 = 16 << 20;
@@ -106,10 +106,10 @@ impl RunningProcess {
     }
 }
 
-/// Whether a process was started with the variable `name` of this value.
+/// Whether a process of this user was started with the variable `name` of this value.
 ///
-/// Those that this user may not look into, and those that have written over their environment, are not
-/// found. Nor is one, sometimes, that is just being started: look twice. Errors: the system's.
+/// Other users' are left out, since they could pretend. Those that have written over their environment are not
+/// found; nor is one, sometimes, that is just being started: look twice. Errors: the system's.
 pub fn is_in_some_environment(name: &str, value: &OsStr) -> io::Result<bool> {
     let wanted = [name.as_bytes(), b"=", value.as_bytes()].concat();
     for entry in std::fs::read_dir("/proc")? {
@@ -117,7 +117,11 @@ pub fn is_in_some_environment(name: &str, value: &OsStr) -> io::Result<bool> {
         if !entry.file_name().as_bytes().iter().all(u8::is_ascii_digit) {
             continue;
         }
-        // It may have ended meanwhile.
+        // Any of this may be gone meanwhile.
+        let is_own = metadata(&entry.path()).is_ok_and(|found| found.uid == effective_user());
+        if !is_own {
+            continue;
+        }
         let environment = read_small_file(&entry.path().join("environ"), ENVIRONMENT_BYTES_MAX);
         let environment = environment.unwrap_or_default();
         if environment
