@@ -212,7 +212,7 @@ fn record_of(host: &Host, spec: &ViewSpec, point: &MountPoint, facts: &SourceFac
 /// What `user.stillfs.status` of a mount's root says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ViewStatus {
-    /// `held`, `ended` or `engine gone`.
+    /// `held`, `no engine`, `engine gone` or `ended`.
     pub(crate) state: String,
     /// How often an engine that started gave the pin back.
     #[serde(default)]
@@ -251,6 +251,7 @@ fn status_source(
                 ("ended", Some(reason))
             }
             (_, Err(error)) => ("ended", Some(error.to_string())),
+            (LeaseView::NoEngine, Ok(())) => ("no engine", None),
             (LeaseView::EngineGone | LeaseView::PassedOver, Ok(())) => ("engine gone", None),
             (LeaseView::Held, Ok(())) => ("held", None),
         };
@@ -328,7 +329,7 @@ fn tell_lease(view: LeaseView) {
         LeaseView::Ended(reason) => {
             tracing::error!(%reason, "the pin ended: every further read fails");
         }
-        LeaseView::EngineGone => {
+        LeaseView::NoEngine | LeaseView::EngineGone => {
             tracing::warn!(
                 "no engine is there: the view stands, and the next one is asked for its pin"
             );
@@ -413,7 +414,9 @@ impl StartedView {
 fn ending_now(reads: &dyn ReadMeter, seen: &Mutex<LeaseView>) -> Ending {
     let heard = || match *seen.lock() {
         LeaseView::Ended(reason) => Some(reason.to_string()),
-        LeaseView::Held | LeaseView::EngineGone | LeaseView::PassedOver => None,
+        LeaseView::Held | LeaseView::NoEngine | LeaseView::EngineGone | LeaseView::PassedOver => {
+            None
+        }
     };
     let pin_lost = reads.look().err().map(|error| {
         let clock = Host::system().clock;
