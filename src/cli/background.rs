@@ -1,12 +1,12 @@
 //! Starting a mount daemon and hearing from it: the side of `mount` and `run`.
 //!
 //! The daemon's standard output is a pipe: one [`Report`] in JSON on a line when the mount answers or
-//! cannot be made, and for `run` one more when all is over. Its standard input, for `run`, is a pipe
-//! that ends with `run` itself, whatever ends it.
+//! cannot be made, and for `run` one more when all is over. Its standard input is a pipe that ends with
+//! the starter itself, whatever ends it; what is said on it: see `starter`.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::bounds::BoundArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::output;
+use crate::cli::starter::{self, MOUNT_VARIABLE};
 use crate::mount::MountOptions;
 
 /// What is to be mounted where; paths are absolute.
@@ -36,12 +37,9 @@ pub(crate) enum Life {
     UntilUnmounted,
     /// The same, once the starter has taken note that it is mounted; not if he dies before.
     OnceTakenOver,
-    /// At most until standard input ends.
+    /// Until the starter says that its command has ended; without that, until nobody of it lives.
     AsLongAsInput,
 }
-
-/// What the starter sends once it has noted that the view is mounted.
-pub(crate) const TAKEN_OVER: u8 = b'k';
 
 /// What the starter hears first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -95,6 +93,8 @@ impl Background {
         let mut command = std::process::Command::new(program);
         command
             .args(daemon_arguments(spec, life))
+            // Of another view, whose command started this one: the daemon is no user of that.
+            .env_remove(MOUNT_VARIABLE)
             .stdout(Stdio::piped());
         command.stdin(match life {
             Life::AsLongAsInput | Life::OnceTakenOver => Stdio::piped(),
@@ -111,9 +111,7 @@ impl Background {
         match hear(&mut output) {
             Some(Report::Ready(_)) => {
                 if let Some(input) = input.as_mut().filter(|_| life == Life::OnceTakenOver) {
-                    input
-                        .write_all(&[TAKEN_OVER])
-                        .context("cannot hand the view over")?;
+                    starter::say_taken_over(input).context("cannot hand the view over")?;
                 }
                 Ok(Self {
                     child,
@@ -135,9 +133,18 @@ impl Background {
         }
     }
 
+    /// Tells whom the view is for.
+    pub(crate) fn tell_command(&mut self, number: u32) {
+        // A daemon that is gone is told of at the end.
+        let _ = self
+            .input
+            .as_mut()
+            .map(|input| starter::say_command(input, number));
+    }
+
     /// Ends the view and waits until its pin is released.
     pub(crate) fn finish(mut self) -> Result<Ending, Failure> {
-        drop(self.input.take());
+        let _ = self.input.take().map(starter::say_finished);
         let last = hear(&mut self.output);
         let status = self.child.wait().context("cannot wait for the daemon")?;
         match last {

@@ -3,7 +3,7 @@
 //! What it says to whoever started it, and how it knows that one's end: see `background`.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,15 +20,20 @@ use signal_hook::iterator::Signals;
 
 use crate::cli::age::Age;
 use crate::cli::background::{
-    Ending, Life, Mounted, Report, TAKEN_OVER, ViewSpec, mount_options, tell_trouble,
+    Ending, Life, Mounted, Report, ViewSpec, mount_options, tell_trouble,
 };
 use crate::cli::bounds::BoundArgs;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::starter::{self, Heard};
 use crate::mount::registry::HeldRecord;
 use crate::mount::session::Unmounter;
 use crate::mount::{Lazy, MountPoint, MountRecord, MountedSession, Registry, StatusSource};
+use crate::os::process::RunningProcess;
 use crate::os::{Host, process};
-use crate::source::{self, LeaseView, PinAs, PinnedSource, ReadMeter, SourceFacts, SourceLease};
+use crate::pin::EndReason;
+use crate::source::{
+    self, LeaseView, PinAs, PinnedSource, ReadMeter, SourceError, SourceFacts, SourceLease,
+};
 
 /// How long a view outlives its starter for the sake of those who still have a file of it open.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(3);
@@ -142,21 +147,31 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
     let aging = age.watch(reads.clone());
     let _aging = aging.context("cannot start the thread that watches the pin's age")?;
     let session = crate::mount::mount(tree, &point, options, spec.source.as_os_str(), status)?;
-    watch_signals(session.unmounter())?;
+    watch_signals(life, session.unmounter())?;
+    let finished = Arc::new(AtomicBool::new(false));
     if life != Life::UntilUnmounted {
-        let abandon = Abandon {
+        let view = StartedView {
+            life,
+            mount: spec.mount_point.clone(),
+            unmounter: session.unmounter(),
+            finished: finished.clone(),
+            give_up: watch.stop.clone(),
             reads: reads.clone(),
             seen: watch.seen.clone(),
             record: record.clone(),
         };
-        watch_input(life, session.unmounter(), abandon);
+        watch_input(view);
     }
     ready(Mounted {
         timestamp: facts.timestamp.0,
     });
     wait_unmounted(session)?;
     // Looked at while the pin should still hold: an end is for ever, whoever told of it or did not.
-    let ending = ending_now(&*reads, &watch.seen);
+    let mut ending = ending_now(&*reads, &watch.seen);
+    if life == Life::AsLongAsInput && !finished.load(Ordering::SeqCst) {
+        let reason = || "the view was unmounted before the command had ended".to_owned();
+        ending.pin_lost.get_or_insert_with(reason);
+    }
     watch.release()?;
     // The record goes last: whoever waits for it may rely on the pin being released.
     drop(record.lock().take());
@@ -197,7 +212,7 @@ fn record_of(host: &Host, spec: &ViewSpec, point: &MountPoint, facts: &SourceFac
 /// What `user.stillfs.status` of a mount's root says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ViewStatus {
-    /// `held`, `ended` or `engine gone`.
+    /// `held`, `no engine`, `engine gone` or `ended`.
     pub(crate) state: String,
     /// How often an engine that started gave the pin back.
     #[serde(default)]
@@ -236,6 +251,7 @@ fn status_source(
                 ("ended", Some(reason))
             }
             (_, Err(error)) => ("ended", Some(error.to_string())),
+            (LeaseView::NoEngine, Ok(())) => ("no engine", None),
             (LeaseView::EngineGone | LeaseView::PassedOver, Ok(())) => ("engine gone", None),
             (LeaseView::Held, Ok(())) => ("held", None),
         };
@@ -262,7 +278,7 @@ struct LeaseWatch {
     seen: Arc<Mutex<LeaseView>>,
     reconnects: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Box<dyn SourceLease>>,
+    thread: JoinHandle<Result<(), SourceError>>,
 }
 
 impl LeaseWatch {
@@ -280,7 +296,9 @@ impl LeaseWatch {
                     tell_lease(view);
                 }
             }
-            lease
+            let released = lease.release();
+            *sees.lock() = LeaseView::Ended(EndReason::Released);
+            released
         };
         let thread = thread::Builder::new()
             .name("stillfs-lease".to_owned())
@@ -297,11 +315,11 @@ impl LeaseWatch {
     /// Gives the pin up.
     fn release(self) -> Result<(), Failure> {
         self.stop.store(true, Ordering::SeqCst);
-        let lease = self
+        let released = self
             .thread
             .join()
             .map_err(|_| anyhow::anyhow!("the pin's thread panicked"))?;
-        Ok(lease.release().context("cannot release the pin")?)
+        Ok(released.context("cannot release the pin")?)
     }
 }
 
@@ -311,7 +329,7 @@ fn tell_lease(view: LeaseView) {
         LeaseView::Ended(reason) => {
             tracing::error!(%reason, "the pin ended: every further read fails");
         }
-        LeaseView::EngineGone => {
+        LeaseView::NoEngine | LeaseView::EngineGone => {
             tracing::warn!(
                 "no engine is there: the view stands, and the next one is asked for its pin"
             );
@@ -322,13 +340,14 @@ fn tell_lease(view: LeaseView) {
     }
 }
 
-fn watch_signals(unmounter: Unmounter) -> Result<(), Failure> {
+fn watch_signals(life: Life, unmounter: Unmounter) -> Result<(), Failure> {
     let mut signals =
         Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot listen to signals")?;
     let body = move || {
         for signal in signals.forever() {
-            // A terminal that goes away is no reason to end a backup.
-            if signal != SIGHUP {
+            // A terminal that goes away is no reason to end a backup. And under a command that lives
+            // nothing is taken away: `run` gets the signal too, or is the one to send it to (M5).
+            if signal != SIGHUP && life != Life::AsLongAsInput {
                 take_away(&unmounter);
             }
         }
@@ -340,19 +359,53 @@ fn watch_signals(unmounter: Unmounter) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a view lets go of when its starter is gone and somebody still has a file of it open.
-struct Abandon {
+/// A view that somebody started for himself.
+struct StartedView {
+    life: Life,
+    mount: PathBuf,
+    unmounter: Unmounter,
+    /// Whether its command has ended.
+    finished: Arc<AtomicBool>,
+    /// Makes the thread of the lease release the pin.
+    give_up: Arc<AtomicBool>,
     reads: Arc<dyn ReadMeter>,
     seen: Arc<Mutex<LeaseView>>,
     record: Arc<Mutex<Option<HeldRecord>>>,
 }
 
-impl Abandon {
-    /// Ends this process, and with its descriptors the pin; whoever still reads gets errors.
-    fn run(self) -> ! {
+impl StartedView {
+    fn heard(self, heard: Heard) {
+        match heard {
+            Heard::TakenOver => {}
+            Heard::Finished => {
+                self.finished.store(true, Ordering::SeqCst);
+                self.end();
+            }
+            Heard::Gone { command } if self.life == Life::AsLongAsInput => self.orphan(command),
+            // Nobody knows of the view yet.
+            Heard::Gone { .. } => self.end(),
+        }
+    }
+
+    /// Unmounts. Who has a file of the view open keeps it for a moment; then this process ends, and with
+    /// its descriptors the pin, and whoever still reads gets errors.
+    fn end(self) -> ! {
+        take_away(&self.unmounter);
+        Host::system().clock.sleep(ORPHAN_PATIENCE);
         report(&Report::Over(ending_now(&*self.reads, &self.seen)));
         drop(self.record.lock().take());
         std::process::exit(Exit::Done.code().into())
+    }
+
+    /// Releases the pin of a command that nobody waits for any more, so that its reads give errors. The
+    /// mount stays while anybody of it lives: an empty directory would be copied without one (M5).
+    fn orphan(self, command: Option<RunningProcess>) {
+        tracing::error!("the run that the view is for was killed: the pin is released");
+        self.give_up.store(true, Ordering::SeqCst);
+        let clock = Host::system().clock;
+        starter::outlive(command, self.mount.as_os_str(), &*clock, || {
+            self.unmounter.unmount(Lazy::No).is_ok()
+        });
     }
 }
 
@@ -361,7 +414,9 @@ impl Abandon {
 fn ending_now(reads: &dyn ReadMeter, seen: &Mutex<LeaseView>) -> Ending {
     let heard = || match *seen.lock() {
         LeaseView::Ended(reason) => Some(reason.to_string()),
-        LeaseView::Held | LeaseView::EngineGone | LeaseView::PassedOver => None,
+        LeaseView::Held | LeaseView::NoEngine | LeaseView::EngineGone | LeaseView::PassedOver => {
+            None
+        }
     };
     let pin_lost = reads.look().err().map(|error| {
         let clock = Host::system().clock;
@@ -378,21 +433,8 @@ fn ending_now(reads: &dyn ReadMeter, seen: &Mutex<LeaseView>) -> Ending {
     }
 }
 
-fn watch_input(life: Life, unmounter: Unmounter, abandon: Abandon) {
-    let body = move || {
-        let mut word = [0];
-        let heard = io::stdin().lock().read(&mut word);
-        if life == Life::OnceTakenOver
-            && heard.is_ok_and(|bytes| bytes == 1)
-            && word == [TAKEN_OVER]
-        {
-            return;
-        }
-        // For `run` nothing is ever sent: this is the end of whoever started the view.
-        take_away(&unmounter);
-        Host::system().clock.sleep(ORPHAN_PATIENCE);
-        abandon.run();
-    };
+fn watch_input(view: StartedView) {
+    let body = move || view.heard(starter::listen(io::stdin().lock()));
     if let Err(error) = thread::Builder::new()
         .name("stillfs-input".to_owned())
         .spawn(body)

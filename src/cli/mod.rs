@@ -25,6 +25,7 @@ mod probe;
 mod run;
 mod serve;
 mod size;
+mod starter;
 mod status;
 mod umount;
 

@@ -19,13 +19,11 @@ use crate::cli::background::{self, Background, Life, ViewSpec};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::mount::{ViewArgs, absolute};
 use crate::cli::output;
+use crate::cli::starter::MOUNT_VARIABLE;
 use crate::mount::point::PointError;
 use crate::mount::{Lazy, MountPoint, Registry, unmount};
 use crate::os::{Host, path, process};
 use crate::source;
-
-/// Where COMMAND finds the view.
-const MOUNT_VARIABLE: &str = "STILLFS_MOUNT";
 
 /// Arguments of `stillfs run`.
 #[derive(Debug, Args)]
@@ -33,7 +31,9 @@ const MOUNT_VARIABLE: &str = "STILLFS_MOUNT";
 Every {} in COMMAND's arguments, and $STILLFS_MOUNT, is where the view is mounted. Without --at that
 is the same path at every run for a source, since restic and borg know files by their path.
 Exits with COMMAND's status; 13 if the pin was lost or a read of the view failed, whatever COMMAND
-made of it; 125 if stillfs itself failed; 126 or 127 if COMMAND cannot be run or was not found.
+made of it, or if the view was unmounted under it; 125 if stillfs itself failed; 126 or 127 if
+COMMAND cannot be run or was not found. If run itself is killed, the pin goes and COMMAND reads errors,
+not an empty directory; the mount goes when nobody of COMMAND lives.
 
 Examples:
   stillfs run /var/lib/app -- tar -C {} -cf backup.tar .
@@ -85,8 +85,8 @@ fn run_on_view(args: &RunArgs) -> Result<u8, Failure> {
         holder: format!("stillfs run {}", args.command[0].to_string_lossy()),
         bounds: args.view.bounds.clone(),
     };
-    let view = Background::start(&spec, Life::AsLongAsInput, args.view.log.as_deref())?;
-    let ran = run_command(&args.command, &spec.mount_point, signals);
+    let mut view = Background::start(&spec, Life::AsLongAsInput, args.view.log.as_deref())?;
+    let ran = run_command(&args.command, &spec.mount_point, signals, &mut view);
     let ending = view.finish();
     let code = ran?;
     match background::tell_trouble(&ending?) {
@@ -95,7 +95,12 @@ fn run_on_view(args: &RunArgs) -> Result<u8, Failure> {
     }
 }
 
-fn run_command(words: &[OsString], mount: &Path, signals: Signals) -> Result<u8, Failure> {
+fn run_command(
+    words: &[OsString],
+    mount: &Path,
+    signals: Signals,
+    view: &mut Background,
+) -> Result<u8, Failure> {
     let words: Vec<OsString> = words.iter().map(|word| fill_in(word, mount)).collect();
     let (program, arguments) = words.split_first().context("no command")?;
     let mut command = Command::new(program);
@@ -108,6 +113,7 @@ fn run_command(words: &[OsString], mount: &Path, signals: Signals) -> Result<u8,
         let error = anyhow::Error::new(error).context(format!("cannot run {}", program.display()));
         Failure::new(exit, error)
     })?;
+    view.tell_command(child.id());
     wait_passing_signals(child, signals)
 }
 

@@ -16,13 +16,14 @@ use crate::mount::Registry;
 use crate::mount::registry::{Listed, Liveness};
 use crate::os::Host;
 use crate::os::path::file_type_of;
-use crate::pin::{OnShadowFull, PinClient, PinError, PinState, StatusReport};
+use crate::pin::{Bound, OnShadowFull, PinClient, PinError, PinState, StatusReport};
 use crate::source::{self, native::rfc3339};
 
 /// Arguments of `stillfs status`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A mount is held; or its engine is gone, and the view stands; or its pin has ended, with the reason.
+A mount is held; or it was made while no engine ran, and none has since; or its engine is gone, and
+the view stands; or its pin has ended, with the reason.
 
 Examples:
   stillfs status                       every mount of this user, and the engines behind them
@@ -48,7 +49,7 @@ struct MountShown {
     mount_point: String,
     source: String,
     kind: String,
-    /// `held`, `ended`, `engine gone`, `dead` or `no answer`.
+    /// `held`, `no engine`, `engine gone`, `ended`, `dead` or `no answer`.
     state: String,
     reason: Option<String>,
     pin: Option<String>,
@@ -106,6 +107,8 @@ struct PinShown {
     growth_bytes_per_second: u64,
     /// When it can keep no more, at the rates of the last minutes; `null` if never.
     full_in_seconds: Option<u64>,
+    /// What is full then: `shadow`, its limit; `disk`, to what pins leave free; `log`, its limit.
+    full_first: Option<String>,
     /// For how long checkpoints have waited for it; `null` if they do not.
     holding_seconds: Option<u64>,
     pages_spilled: u64,
@@ -276,7 +279,8 @@ fn engine_shown(source: &Path, report: &StatusReport) -> EngineShown {
         },
         shadow_limit_bytes: Some(pin.shadow_limit_bytes).filter(|limit| *limit > 0),
         growth_bytes_per_second: pin.growth_bytes_per_second,
-        full_in_seconds: pin.full_in_ms.map(|ms| ms / 1000),
+        full_in_seconds: pin.forecast.map(|forecast| forecast.in_ms / 1000),
+        full_first: pin.forecast.map(|forecast| name(forecast.bound).to_owned()),
         holding_seconds: pin.holding_ms.map(|ms| ms / 1000),
         pages_spilled: pin.spilled_pages,
         pages_captured: pin.captured_pages,
@@ -383,9 +387,8 @@ fn print_pin(pin: &PinShown) {
         pin.pages_spilled,
         pin.pages_captured
     ));
-    let full = pin
-        .full_in_seconds
-        .map(|left| format!(", full in {}", seconds(left)));
+    let full = pin.full_in_seconds.zip(pin.full_first.as_deref());
+    let full = full.map(|(left, what)| format!(", {what} full in {}", seconds(left)));
     let held = pin
         .holding_seconds
         .map(|since| format!(", checkpoints wait for {}", seconds(since)));
@@ -395,6 +398,14 @@ fn print_pin(pin: &PinShown) {
         full.unwrap_or_default(),
         held.unwrap_or_default()
     ));
+}
+
+fn name(bound: Bound) -> &'static str {
+    match bound {
+        Bound::Shadow => "shadow",
+        Bound::Disk => "disk",
+        Bound::Log => "log",
+    }
 }
 
 fn seconds(count: u64) -> String {

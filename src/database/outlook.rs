@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::database::state::State;
 use crate::database::trend::{Trend, used_up_in};
 use crate::id::PinId;
+use crate::pin::{Bound, Forecast};
 use crate::shadow::HeldPin;
 
 /// What was observed so far.
@@ -56,10 +57,9 @@ impl Trends {
         }
     }
 
-    /// Bytes per second by which the shadow of `pin` grows, and when it can take no more: by its limit,
-    /// by the floor, or, where a checkpoint waits for it, by the log's limit, whichever comes first.
-    /// `None` if never at these rates.
-    pub(super) fn of_pin(&self, outlook: &Outlook, pin: &HeldPin) -> (u64, Option<Duration>) {
+    /// Bytes per second by which the shadow of `pin` grows, and when it can take no more. `None` if never
+    /// at these rates.
+    pub(super) fn of_pin(&self, outlook: &Outlook, pin: &HeldPin) -> (u64, Option<Forecast>) {
         let header = pin.header();
         let bytes = shadow_bytes(pin);
         let trend = self.pins.get(&header.pin);
@@ -69,21 +69,81 @@ impl Trends {
             .saturating_mul(u64::from(header.page_size.get()));
         // A limit that the whole view does not reach is none.
         let limit = header.shadow_limit_bytes.filter(|limit| *limit < whole);
-        let by_limit = limit.and_then(|limit| used_up_in(limit.saturating_sub(bytes), growth));
+        let shadow = limit.and_then(|limit| used_up_in(limit.saturating_sub(bytes), growth));
         let above = outlook
             .free_bytes
             .map(|free| free.saturating_sub(outlook.floor_bytes));
-        let by_floor = above.and_then(|above| used_up_in(above, outlook.free_decline));
-        // What holds is at its limit or the floor already: only the log is left to it.
-        let full_in = match pin.holding_since() {
-            Some(_) => used_up_in(outlook.log_left, outlook.log_growth),
-            None => by_limit.into_iter().chain(by_floor).min(),
+        let room = Room {
+            shadow,
+            disk: above.and_then(|above| used_up_in(above, outlook.free_decline)),
+            log: used_up_in(outlook.log_left, outlook.log_growth),
+            holds: pin.holding_since().is_some(),
         };
-        (growth, full_in)
+        (growth, room.forecast())
+    }
+}
+
+/// In what time each bound of a pin is reached; `None` if never.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    shadow: Option<Duration>,
+    disk: Option<Duration>,
+    log: Option<Duration>,
+    /// Whether a checkpoint waits for the pin.
+    holds: bool,
+}
+
+impl Room {
+    /// The bound that is reached first.
+    fn forecast(&self) -> Option<Forecast> {
+        // What holds is at its limit or the floor already: only the log is left to it, and to nothing else.
+        let bounds = match self.holds {
+            true => vec![(Bound::Log, self.log)],
+            false => vec![(Bound::Shadow, self.shadow), (Bound::Disk, self.disk)],
+        };
+        let known = bounds
+            .into_iter()
+            .filter_map(|(bound, left)| Some((bound, left?)));
+        known
+            .min_by_key(|(_, left)| *left)
+            .map(|(bound, left)| Forecast {
+                bound,
+                in_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            })
     }
 }
 
 /// Bytes of the images that a pin keeps, those that it shares included.
 pub(super) fn shadow_bytes(pin: &HeldPin) -> u64 {
     pin.counts().shadowed_pages * u64::from(pin.header().page_size.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A time without its bound misleads: a shadow that does not grow is full when the disk is.
+    #[test]
+    fn forecast_is_of_the_bound_that_is_reached_first() {
+        let after = |seconds| Some(Duration::from_secs(seconds));
+        let told = |room: Room| room.forecast().map(|first| (first.bound, first.in_ms));
+        let mut room = Room::default();
+        assert_eq!(told(room), None);
+        room.log = after(1);
+        assert_eq!(
+            told(room),
+            None,
+            "the log is no bound of a pin that holds nothing up"
+        );
+        room.disk = after(30);
+        assert_eq!(told(room), Some((Bound::Disk, 30_000)));
+        room.shadow = after(40);
+        assert_eq!(told(room), Some((Bound::Disk, 30_000)));
+        room.shadow = after(20);
+        assert_eq!(told(room), Some((Bound::Shadow, 20_000)));
+        room.holds = true;
+        assert_eq!(told(room), Some((Bound::Log, 1000)));
+        room.log = None;
+        assert_eq!(told(room), None);
+    }
 }

@@ -243,10 +243,10 @@ fn status(state: &State) -> StatusReport {
     let notes = state.notes.lock();
     let pins = state.shadow.pins();
     let pins = pins.iter().map(|held| {
-        let (growth, full_in) = trends.of_pin(&outlook, held);
+        let (growth, forecast) = trends.of_pin(&outlook, held);
         PinStatus {
             growth_bytes_per_second: growth,
-            full_in_ms: full_in.map(millis),
+            forecast,
             ..pin_status(held, notes.get(&held.header().pin), now)
         }
     });
@@ -296,7 +296,7 @@ fn pin_status(held: &HeldPin, note: Option<&PinNote>, now: Duration) -> PinStatu
         },
         shadow_limit_bytes: header.shadow_limit_bytes.unwrap_or(0),
         growth_bytes_per_second: 0,
-        full_in_ms: None,
+        forecast: None,
         holding_ms: held
             .holding_since()
             .map(|since| millis(now.saturating_sub(since))),

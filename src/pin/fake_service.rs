@@ -328,7 +328,10 @@ pub(super) fn longest_pin_status(pin_id: PinId) -> PinStatus {
         on_full: OnShadowFull::Hold,
         shadow_limit_bytes: u64::MAX,
         growth_bytes_per_second: u64::MAX,
-        full_in_ms: Some(u64::MAX),
+        forecast: Some(Forecast {
+            bound: Bound::Log,
+            in_ms: u64::MAX,
+        }),
         holding_ms: Some(u64::MAX),
     }
 }

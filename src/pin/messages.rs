@@ -13,8 +13,8 @@ use crate::id::{DatabaseId, Epoch, HistoryId, PinId};
 use crate::lsn::{Lsn, Timestamp};
 use crate::page::PageSize;
 
-/// The version of the protocol: 2 since pins can be reclaimed.
-pub const PROTOCOL_VERSION: u32 = 2;
+/// The version of the protocol: 2 since pins can be reclaimed, 3 since a status says what is full first.
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The most pins that one [`ServerMessage::StatusReport`] frame carries: with the longest texts
 /// that they may have, these still fit a frame.
@@ -292,9 +292,29 @@ pub struct PinStatus {
     /// By how much its shadow grew per second, over the last minutes.
     pub growth_bytes_per_second: u64,
     /// When it can keep no more, at the rates of the last minutes; `None` if never.
-    pub full_in_ms: Option<u64>,
+    pub forecast: Option<Forecast>,
     /// For how long a checkpoint has waited for it.
     pub holding_ms: Option<u64>,
+}
+
+/// When a pin can keep no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Forecast {
+    /// What is full first.
+    pub bound: Bound,
+    /// In what time.
+    pub in_ms: u64,
+}
+
+/// What bounds the life of a pin besides its age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub enum Bound {
+    /// The limit of its shadow.
+    Shadow,
+    /// The disk, to what pins leave free.
+    Disk,
+    /// The limit of the log, while a checkpoint waits for it.
+    Log,
 }
 
 /// Where a pin is in its life.
@@ -430,6 +450,11 @@ mod tests {
         };
         assert_eq!(encode(&ended), [&[5][..], &[7; 16], &[7]].concat());
         assert_eq!(encode(&RefusalKind::Internal), [10]);
+        let forecast = Some(Forecast {
+            bound: Bound::Log,
+            in_ms: 7,
+        });
+        assert_eq!(encode(&forecast), [1, 2, 7]);
         assert_eq!(encode(&ServerMessage::Pong), [6]);
     }
 

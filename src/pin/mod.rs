@@ -62,14 +62,18 @@
 //!
 //! * engine: id database, id history, v epoch, text(255) version, z process id, path source directory,
 //!   v uptime ms, v state (0 running, 1 poisoned), v page size, v page count, v timestamp, v LSN,
-//!   v WAL bytes, v shadow bytes.
+//!   v WAL bytes, v shadow bytes, v WAL limit in bytes, v? free bytes, v free bytes that pins leave for
+//!   commits.
 //! * pin: id pin, text(255) holder, path mount point, v timestamp, v LSN, v age ms, v max age ms,
 //!   v captured pages, v spilled pages, v shared slots, v shadow bytes, v state (0 spilling, 1 granted,
-//!   2 holding, 3 adopted, 4 ended + v reason), z process id of the holder.
+//!   2 holding, 3 adopted, 4 ended + v reason), z process id of the holder, v on full, v shadow limit in
+//!   bytes (0 none), v growth of the shadow in bytes per second, forecast?, v? ms for which a checkpoint
+//!   has waited for it.
+//! * forecast, when it can keep no more: v what is full first (0 shadow, 1 disk, 2 log), v ms until then.
 //! * kind: 0 version (+ v the server's version), 1 forbidden, 2 too many connections, 3 too many pins,
 //!   4 unsupported, 5 unknown pin, 6 stopping, 7 no space, 8 poisoned, 9 invalid, 10 internal.
 //! * reason: 0 released, 1 expired, 2 shadow full, 3 disk full, 4 capture failed, 5 poisoned,
-//!   6 stopped, 7 unclaimed.
+//!   6 stopped, 7 unclaimed, 8 log full.
 //!
 //! `Granted` carries three descriptors (`SCM_RIGHTS`) with the first byte of its frame: live file,
 //! shadow slots, pin index. A `Hello` of another version may have bytes behind, and is answered by
@@ -125,9 +129,9 @@ pub use error::{PinError, ProtocolFault};
 pub use frame::FrameFault;
 pub use limits::{EndPins, PinServerLimits};
 pub use messages::{
-    ClientMessage, EndReason, EngineState, EngineStatus, OnShadowFull, PINS_PER_REPORT_MAX,
-    PROTOCOL_VERSION, PinFacts, PinRequest, PinState, PinStatus, PinToken, ReclaimRequest,
-    ReclaimedFacts, RefusalKind, RestOfPins, ServerMessage, WelcomeFacts,
+    Bound, ClientMessage, EndReason, EngineState, EngineStatus, Forecast, OnShadowFull,
+    PINS_PER_REPORT_MAX, PROTOCOL_VERSION, PinFacts, PinRequest, PinState, PinStatus, PinToken,
+    ReclaimRequest, ReclaimedFacts, RefusalKind, RestOfPins, ServerMessage, WelcomeFacts,
 };
 pub use server::PinServer;
 pub use service::{

@@ -71,7 +71,9 @@ pub enum LeaseView {
     Held,
     /// The engine ended the pin, and says why.
     Ended(crate::pin::EndReason),
-    /// The engine is gone, or there was none; the view stands, and the next engine is asked for the pin.
+    /// No engine has run since the pin was taken; the next one is asked for it.
+    NoEngine,
+    /// The engine is gone; the view stands, and the next engine is asked for the pin.
     EngineGone,
     /// An engine started that did not take the pin over: reads fail by the fence.
     PassedOver,

@@ -37,6 +37,8 @@ pub(super) struct NativeLease {
     line: Line,
     pause: Duration,
     reconnects: u64,
+    /// How the lease is while no engine has it.
+    alone: LeaseView,
 }
 
 #[derive(Debug)]
@@ -60,6 +62,10 @@ impl NativeLease {
             host: host.clone(),
             ours,
             view,
+            alone: match line {
+                Some(_) => LeaseView::EngineGone,
+                None => LeaseView::NoEngine,
+            },
             line: line.map_or(Line::Gone, Line::Open),
             pause: PAUSE_MIN,
             reconnects: 0,
@@ -71,6 +77,7 @@ impl NativeLease {
         match self.reclaim() {
             Ok(lease) => {
                 self.line = Line::Open(lease);
+                self.alone = LeaseView::EngineGone;
                 self.pause = PAUSE_MIN;
                 self.reconnects += 1;
                 LeaseView::Held
@@ -86,7 +93,7 @@ impl NativeLease {
             Err(error) => {
                 tracing::debug!(%error, "no engine to reclaim the pin from");
                 self.pause = (self.pause * 2).min(PAUSE_MAX);
-                LeaseView::EngineGone
+                self.alone
             }
         }
     }
@@ -146,7 +153,7 @@ impl SourceLease for NativeLease {
     }
 
     fn release(mut self: Box<Self>) -> Result<(), SourceError> {
-        if matches!(self.line, Line::Gone) && self.reconnect() == LeaseView::EngineGone {
+        if matches!(self.line, Line::Gone) && self.reconnect() == self.alone {
             // Nobody is there to do it. If an engine starts at this moment, it finds the index let go.
             let (pin, index) = (self.ours.facts.pin_id, self.view.index_identity());
             if let Err(error) =

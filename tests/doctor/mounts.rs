@@ -13,7 +13,7 @@ use stillfs::view::tree::{Attributes, Tree};
 
 use crate::consultation::{doctor, doctor_of, expect, expect_well, find, follow, mend};
 use crate::process::{end_of, eventually, is_running, signal, stillfs, succeed};
-use crate::rig::{Rig, copy, daemon_of, is_mounted, kill_daemon, mount_status, refused};
+use crate::rig::{Rig, copy, daemon_of, is_mounted, kill_daemon, mount_status, refused, umount};
 
 /// How long it may take, whoever hangs: a few deadlines of seconds each.
 const BOUND: Duration = Duration::from_secs(50);
@@ -198,6 +198,11 @@ fn a_view_is_described_and_its_end_is_a_problem() {
     assert!(!is_mounted(&mount), "{followed:?}");
     rig.mount_on(&mount, &[]);
     expect(&doctor_of(&mount), "view", text, "ok", "held");
+
+    umount(&mount);
+    rig.take_engine().kill();
+    rig.mount_on(&mount, &[]);
+    expect(&doctor_of(&mount), "view", text, "ok", "no engine");
 }
 
 /// Finding: failed_read

@@ -240,6 +240,12 @@ fn hold_pin_holds_until_the_log_is_full() {
     );
     assert!(pin["shadow_bytes"].as_u64().unwrap() <= 4 << 20);
     assert!(pin["holding_seconds"].is_u64(), "{pin}");
+    // A time to full comes with what is full then; of a pin that holds, that is the log.
+    let first = match pin["full_in_seconds"].is_u64() {
+        true => "log".into(),
+        false => Value::Null,
+    };
+    assert_eq!(pin["full_first"], first, "{pin}");
     let text = end_of(stillfs().arg("status").arg(&small.rig.source)).out;
     assert!(text.contains("checkpoints wait for"), "{text}");
     assert!(read(&point).unwrap() == expected);

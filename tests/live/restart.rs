@@ -95,7 +95,7 @@ fn a_mount_without_an_engine_is_taken_over_by_the_one_that_starts() {
 
     let mount = rig.mount("mnt", &["-o", "direct_io"]);
     assert_eq!(fs::read(rig.source.join("data.pages")).unwrap(), live);
-    assert_eq!(mount_status(&mount)["state"], "engine gone");
+    assert_eq!(mount_status(&mount)["state"], "no engine");
     let file = File::open(mount.join("data.pages")).unwrap();
     let bytes = fs::read(rig.path("copy-expected/data.pages")).unwrap();
     let (head, tail) = bytes.split_at(bytes.len() / 2);
@@ -113,6 +113,12 @@ fn a_mount_without_an_engine_is_taken_over_by_the_one_that_starts() {
     assert_held(std::slice::from_ref(&mount), 1);
     assert_same_bytes(&mount, &rig.path("copy-expected"));
     drop(file);
+    // There was one by now.
+    rig.take_engine().kill();
+    eventually("the daemon hears of it", || {
+        mount_status(&mount)["state"] == "engine gone"
+    });
+    rig.start();
     umount(&mount);
     rig.assert_nothing_left(&[]);
 }

@@ -171,9 +171,10 @@ fn sigterm_reaches_the_command_and_everything_is_released() {
     rig.assert_nothing_left(&[]);
 }
 
-/// Nobody is left to release the pin of a `run` that was killed, but its daemon.
+/// Nobody is left to release the pin of a `run` that was killed, but its daemon. The mount outlives the
+/// pin for as long as the command lives.
 #[test]
-fn a_killed_run_leaves_no_mount_and_no_pin() {
+fn a_killed_run_leaves_no_pin_and_its_mount_goes_with_the_command() {
     let Some(rig) = Rig::with_fill(100) else {
         return;
     };
@@ -188,18 +189,95 @@ fn a_killed_run_leaves_no_mount_and_no_pin() {
         assert_eq!(rig.pins().len(), 1);
         running.child.kill().unwrap();
         running.child.wait().unwrap();
-        within(Duration::from_secs(5), "the mount is gone", &mut || {
-            !is_mounted(&running.mount)
-        });
-        // An orphan that still has a file open gets errors; it does not keep the pin.
+        // An orphan does not keep the pin.
         within(Duration::from_secs(5), "the pin is gone", &mut || {
             rig.pins().is_empty()
         });
-        if script != FOR_EVER {
-            signal(running.command, Signal::SIGKILL);
-        }
+        assert!(is_mounted(&running.mount));
+        // The next run does not give another view to an orphan that may be in the middle of a copy.
+        let ended = run(&rig, &["true"]);
+        assert_eq!(ended.code(), 125, "{ended:?}");
+        assert!(ended.err.contains("already shows a view"), "{ended:?}");
+        signal(running.command, Signal::SIGKILL);
+        within(Duration::from_secs(5), "the mount is gone", &mut || {
+            !is_mounted(&running.mount)
+        });
         rig.assert_nothing_left(&[daemon]);
+        let ended = run(&rig, &["true"]);
+        assert_eq!(ended.code(), 0, "{ended:?}");
     }
+}
+
+/// Row: run.killed
+/// Invariant M5. An empty directory in place of the view would be copied without an error: an
+/// empty backup that looks like a good one.
+#[test]
+fn the_orphan_of_a_killed_run_sees_errors_and_never_an_empty_directory() {
+    let Some(rig) = Rig::with_fill(100) else {
+        return;
+    };
+    let (go, out) = (rig.path("go"), rig.path("out"));
+    // A child that has lost the variable is still the command's.
+    let script = format!(
+        "until test -e {}; do sleep 0.05; done; env -i cp -a $STILLFS_MOUNT/. {}; echo $?; {FOR_EVER}",
+        go.display(),
+        out.display()
+    );
+    let mut running = Running::start(&rig, &script);
+    let daemon = crate::rig::daemon_of(&running.mount);
+    running.child.kill().unwrap();
+    running.child.wait().unwrap();
+    eventually("the pin is gone", || rig.pins().is_empty());
+    // Longer than the daemon takes for a look around.
+    std::thread::sleep(Duration::from_secs(2));
+    fs::write(&go, "").unwrap();
+    let code = running.lines.next().unwrap().unwrap();
+    assert_ne!(code, "0", "{:?}", fs::read_dir(&out).map(Iterator::count));
+    signal(running.command, Signal::SIGKILL);
+    eventually("the mount is gone", || !is_mounted(&running.mount));
+    rig.assert_nothing_left(&[daemon]);
+}
+
+/// Row: run.unmounted
+/// Somebody who takes the view away under the command must not get a backup that counts as done.
+#[test]
+fn a_run_whose_view_was_unmounted_under_it_fails() {
+    let Some(rig) = Rig::with_fill(100) else {
+        return;
+    };
+    let go = rig.path("go");
+    let script = format!("until test -e {}; do sleep 0.05; done", go.display());
+    let mut running = Running::start(&rig, &script);
+    crate::rig::umount(&running.mount);
+    fs::write(&go, "").unwrap();
+    let status = wait(&mut running.child, "a run whose view was unmounted");
+    assert_eq!(status.code(), Some(13));
+    rig.assert_nothing_left(&[]);
+}
+
+/// Row: run.signals
+/// The view of a run lasts as long as the run: a signal that reaches the daemon alone, or before the
+/// command, does not empty what the command reads.
+#[test]
+fn a_daemon_of_a_run_is_not_ended_by_signals_before_its_command() {
+    let Some(rig) = Rig::with_fill(100) else {
+        return;
+    };
+    let go = rig.path("go");
+    let script = format!(
+        "until test -e {}; do sleep 0.05; done; cat $STILLFS_MOUNT/data.pages | wc -c",
+        go.display()
+    );
+    let mut running = Running::start(&rig, &script);
+    let daemon = crate::rig::daemon_of(&running.mount);
+    signal(daemon, Signal::SIGTERM);
+    signal(daemon, Signal::SIGINT);
+    std::thread::sleep(Duration::from_secs(1));
+    fs::write(&go, "").unwrap();
+    assert_ne!(running.lines.next().unwrap().unwrap(), "0");
+    let status = wait(&mut running.child, "a run whose daemon got signals");
+    assert_eq!(status.code(), Some(0));
+    rig.assert_nothing_left(&[daemon]);
 }
 
 /// The next run must not fail for what a crash of the last one left at its path.

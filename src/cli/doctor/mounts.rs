@@ -252,7 +252,7 @@ impl Seen {
         let again = format!("stillfs umount {}", quoted(&self.entry.mount_point));
         findings.push(match status.state.as_str() {
             "ended" => Finding::problem(id, &point, told).mended_by(again),
-            "held" => Finding::ok(id, &point, told),
+            "held" | "no engine" => Finding::ok(id, &point, told),
             _ => Finding::warning(id, &point, told),
         });
         findings.extend(self.failed_read(status));
