@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use stillfs::database::SOCKET_FILE;
+use stillfs::pin::PROTOCOL_VERSION;
 use stillfs::{Database, PinServing};
 
 use crate::input::Input;
@@ -58,7 +59,7 @@ pub fn converse(mut stream: UnixStream, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The greeting of a client, as a frame.
-pub const HELLO: &[u8] = &[4, 0, 0, 0, 0, 2, 1, b'f'];
+pub const HELLO: &[u8] = &[4, 0, 0, 0, 0, PROTOCOL_VERSION.to_le_bytes()[0], 1, b'f'];
 
 /// A client that greets, asks whether anybody is there, for a pin, and for the status.
 pub fn conversation() -> Vec<u8> {
