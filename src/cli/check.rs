@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::exit::{Exit, Failure, Outcome};
 use super::output;
+use crate::amount::Many;
 use crate::database::{Engine, Header, Totals};
 use crate::engine::error::{EngineError, ErrorKind, FileRole};
 use crate::engine::header::HeaderState;
@@ -225,8 +226,7 @@ impl Report {
         }
         lines.push(match self.finding_count {
             0 => "ok".to_owned(),
-            1 => format!("{} is damaged: 1 finding", self.path),
-            count => format!("{} is damaged: {count} findings", self.path),
+            count => format!("{} is damaged: {}", self.path, Many(count, "finding")),
         });
         lines
     }
@@ -248,8 +248,11 @@ impl TotalsRow {
         } = self;
         [
             format!(
-                "{tables} tables, {entries} entries, {key_bytes} bytes of keys, \
-                 {value_bytes} bytes of values"
+                "{}, {}, {} of keys, {} of values",
+                Many(*tables, "table"),
+                Many(*entries, "entry"),
+                Many(*key_bytes, "byte"),
+                Many(*value_bytes, "byte"),
             ),
             format!(
                 "pages: {leaf_pages} leaves, {inner_pages} inner, {overflow_pages} overflow, \

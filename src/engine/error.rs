@@ -1,7 +1,7 @@
 //! What can go wrong in the engine, as facts.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::id::{DatabaseId, HistoryId};
 use crate::lsn::Lsn;
@@ -65,7 +65,7 @@ pub enum ErrorKind {
 #[non_exhaustive]
 pub enum EngineError {
     /// The operating system refused.
-    #[error("cannot {op} {file}{}: {source}", path.as_ref().map(|p| format!(" ({})", p.display())).unwrap_or_default())]
+    #[error("cannot {op} {}: {source}", file_at(*file, path.as_deref()))]
     Io {
         /// What was tried.
         op: &'static str,
@@ -228,6 +228,15 @@ pub enum EngineError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// A file with its path, which says by itself which file it is where it ends with that one's name.
+fn file_at(file: FileRole, path: Option<&Path>) -> String {
+    match path {
+        None => file.to_string(),
+        Some(path) if path.ends_with(file.to_string()) => path.display().to_string(),
+        Some(path) => format!("{file} ({})", path.display()),
+    }
 }
 
 /// What is wrong with a header.
