@@ -336,6 +336,20 @@ mod tests {
     }
 
     #[test]
+    fn damaged_file_is_named_once() {
+        use crate::engine::error::{HeaderFault, LogFault};
+        let (path, at) = (PathBuf::from("/d/f"), Lsn(7));
+        let (segment, fault) = (path.clone(), LogFault::SegmentHeader);
+        let log = EngineError::Log { segment, at, fault };
+        let fault = HeaderFault::Magic;
+        for error in [EngineError::Header { path, fault }, log] {
+            let line = FindingRow::of_error(&error, None).to_string();
+            assert!(line.starts_with("/d/f: "), "{line}");
+            assert_eq!(line.matches("/d/f").count(), 1, "{line}");
+        }
+    }
+
+    #[test]
     fn report_names_file_page_and_expectation() {
         let fault = PageFault::Checksum {
             expected: 1,

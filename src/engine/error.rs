@@ -394,3 +394,20 @@ impl EngineError {
 
 /// Shorthand.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_is_said_once() {
+        let text = |file, path: &str| {
+            EngineError::io_at("read", file, path)(io::Error::other("no")).to_string()
+        };
+        let page_file = |path| text(FileRole::PageFile, path);
+        assert_eq!(page_file("/d/data.pages"), "cannot read /d/data.pages: no");
+        assert_eq!(page_file("copy"), "cannot read data.pages (copy): no");
+        let segment = text(FileRole::WalSegment, "/d/wal/1.wal");
+        assert_eq!(segment, "cannot read a log segment (/d/wal/1.wal): no");
+    }
+}
