@@ -24,7 +24,7 @@
 //!
 //! | module | layer | process | what it is |
 //! |---|---|---|---|
-//! | [`codec`] [`lsn`] [`id`] [`page`] | words | both | numbers, ids, pages and their checksums; no I/O |
+//! | [`codec`] [`lsn`] [`id`] [`page`] `amount` | words | both | numbers, ids, pages and their checksums; no I/O |
 //! | [`os`] | system | both | the one seam to the operating system, and its simulation |
 //! | [`engine`] | storage | engine | B+trees, log, checkpoint, recovery |
 //! | [`shadow`] | storage | engine | pre-images, and each pin's index of them |
@@ -70,6 +70,7 @@
 //! An engine of another kind gets pin, shadow and mount by the contract that `examples/own_engine/`
 //! keeps: [`shadow::Shadow`], [`view::LiveHeader`], [`view::PinnedFile`], [`mount::mount`].
 
+mod amount;
 pub mod codec;
 pub mod id;
 pub mod lsn;

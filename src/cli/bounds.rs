@@ -15,11 +15,11 @@ const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct BoundArgs {
     /// Age at which the pin ends by itself: a number with s, m, h or d [default: 24h]
-    #[arg(long, value_name = "DURATION", value_parser = max_age)]
+    #[arg(long, value_name = "DURATION", value_parser = max_age, allow_hyphen_values = true)]
     pub(crate) max_age: Option<Duration>,
     /// Bytes of old pages that the pin may keep [default: what it takes at the start, and half of the
     /// space that is then free above the engine's floor]
-    #[arg(long, value_name = "SIZE", value_parser = size::nonzero)]
+    #[arg(long, value_name = "SIZE", value_parser = size::nonzero, allow_hyphen_values = true)]
     pub(crate) shadow_limit: Option<ByteSize>,
     /// What happens when the pin may keep no more: break ends it, hold lets the engine's checkpoints wait
     /// until its log is full [default: break]
@@ -124,7 +124,7 @@ mod tests {
             assert_eq!(options.max_age, Duration::from_secs(seconds), "{text}");
         }
         for text in [
-            "", "1", "h", "1.5h", "+1h", "1 h", "1H", "24hours", "1\u{e9}",
+            "", "1", "-1", "-1h", "h", "1.5h", "+1h", "1 h", "1H", "24hours", "1\u{e9}",
         ] {
             let error = parse(&["--max-age", text]).unwrap_err();
             assert!(error.contains("with a unit"), "{text:?}: {error}");

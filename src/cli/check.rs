@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::exit::{Exit, Failure, Outcome};
 use super::output;
+use crate::amount::Many;
 use crate::database::{Engine, Header, Totals};
 use crate::engine::error::{EngineError, ErrorKind, FileRole};
 use crate::engine::header::HeaderState;
@@ -225,8 +226,7 @@ impl Report {
         }
         lines.push(match self.finding_count {
             0 => "ok".to_owned(),
-            1 => format!("{} is damaged: 1 finding", self.path),
-            count => format!("{} is damaged: {count} findings", self.path),
+            count => format!("{} is damaged: {}", self.path, Many(count, "finding")),
         });
         lines
     }
@@ -248,8 +248,11 @@ impl TotalsRow {
         } = self;
         [
             format!(
-                "{tables} tables, {entries} entries, {key_bytes} bytes of keys, \
-                 {value_bytes} bytes of values"
+                "{}, {}, {} of keys, {} of values",
+                Many(*tables, "table"),
+                Many(*entries, "entry"),
+                Many(*key_bytes, "byte"),
+                Many(*value_bytes, "byte"),
             ),
             format!(
                 "pages: {leaf_pages} leaves, {inner_pages} inner, {overflow_pages} overflow, \
@@ -330,6 +333,20 @@ mod tests {
         let index = std::fs::OpenOptions::new().write(true).open(&pins[0]);
         index.unwrap().set_len(0).unwrap();
         assert_eq!(check(&still, dir.path()).unwrap_err().exit, Exit::PinLost);
+    }
+
+    #[test]
+    fn damaged_file_is_named_once() {
+        use crate::engine::error::{HeaderFault, LogFault};
+        let (path, at) = (PathBuf::from("/d/f"), Lsn(7));
+        let (segment, fault) = (path.clone(), LogFault::SegmentHeader);
+        let log = EngineError::Log { segment, at, fault };
+        let fault = HeaderFault::Magic;
+        for error in [EngineError::Header { path, fault }, log] {
+            let line = FindingRow::of_error(&error, None).to_string();
+            assert!(line.starts_with("/d/f: "), "{line}");
+            assert_eq!(line.matches("/d/f").count(), 1, "{line}");
+        }
     }
 
     #[test]

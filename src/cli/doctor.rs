@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::amount::Many;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output;
 use crate::cli::probe;
@@ -118,15 +119,9 @@ fn print(findings: &[Finding]) {
         finding.lines().iter().for_each(|line| output::line(line));
     }
     let count = |level| findings.iter().filter(|one| one.level == level).count();
-    let many = |count: usize, what: &str| match count {
-        1 => format!("1 {what}"),
-        count => format!("{count} {what}s"),
-    };
-    let problems = many(count(Level::Problem), "problem");
-    output::line(&format!(
-        "{problems}, {}",
-        many(count(Level::Warning), "warning")
-    ));
+    let problems = Many(count(Level::Problem) as u64, "problem");
+    let warnings = Many(count(Level::Warning) as u64, "warning");
+    output::line(&format!("{problems}, {warnings}"));
 }
 
 /// Keeps the first findings of a long row, and says how many there are.

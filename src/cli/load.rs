@@ -18,6 +18,7 @@ use super::dump::text::{Item, TextReader};
 use super::exit::{Exit, Failure, Outcome};
 use super::output;
 use super::size::{self, ByteSize};
+use crate::amount::Many;
 use crate::database::{Create, Engine, EngineOptions, LOCK_FILE, LOG_DIR, PAGE_FILE};
 use crate::engine::error::EngineError;
 use crate::os::path::{FileType, file_type_of, remove_dir};
@@ -64,10 +65,10 @@ pub(crate) fn run(args: &LoadArgs) -> Outcome {
     let input = BufReader::with_capacity(BUFFER_BYTES, io::stdin().lock());
     let loaded = load_into(&host, args, input)?;
     output::line(&format!(
-        "loaded {}: {} tables, {} entries",
+        "loaded {}: {}, {}",
         args.dir.display(),
-        loaded.table_count,
-        loaded.entry_count
+        Many(loaded.table_count, "table"),
+        Many(loaded.entry_count, "entry")
     ));
     Ok(Exit::Done)
 }

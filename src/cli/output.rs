@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::Serialize;
 use tracing::level_filters::LevelFilter;
 
+use crate::amount::Bytes;
+
 /// One line on standard output. A reader that went away ends the output quietly.
 pub(crate) fn line(text: &str) {
     let mut out = io::stdout().lock();
@@ -59,18 +61,7 @@ pub(crate) fn duration(time: std::time::Duration) -> String {
 
 /// A number of bytes for people, in binary units.
 pub(crate) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    // Rounded down to a tenth, in whole numbers.
-    let mut unit = 0;
-    let mut tenths = count / 1024 * 10 + count % 1024 * 10 / 1024;
-    while tenths >= 10_240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+    Bytes(count).to_string()
 }
 
 #[cfg(test)]

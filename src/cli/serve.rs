@@ -19,12 +19,13 @@ use signal_hook::iterator::Signals;
 use super::exit::{Exit, Failure, Outcome};
 use super::output;
 use super::size::{self, ByteSize};
-use crate::database::{Create, Database, EngineOptions, PinServing};
-use crate::os;
+use crate::database::{Create, Database, Engine, EngineOptions, PinServing};
+use crate::engine::error::EngineError;
 use crate::os::secret_file::read_secret;
+use crate::os::{self, Host};
 use crate::page::PageSize;
 use crate::server::{
-    Access, OpenAccess, PASSWORD_BYTES_MAX, Password, Server, ServerError, ServerOptions,
+    Access, Bound, OpenAccess, PASSWORD_BYTES_MAX, Password, ServerError, ServerOptions,
 };
 
 /// Descriptors that are kept for the engine's own files and for pins.
@@ -173,6 +174,13 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let mut stop = StopSignals::catch().context("cannot catch signals")?;
     // A link to the directory is followed; one that is missing is made where it was named.
     let dir = os::path::canonical(&args.dir).unwrap_or_else(|_| args.dir.clone());
+    // Before anything is made there: an address that cannot be had should leave no database behind.
+    let bound = match Bound::outside(&dir, server) {
+        Ok(bound) => bound,
+        // An engine that runs on it explains the address that is in use, too.
+        Err(error) => return Err(in_use(&dir).map_or_else(|| error.into(), Failure::from)),
+    };
+    let unix = args.unix.as_deref();
     let database = Database::open(&dir, &engine, PinServing::On)?;
     if os::trust::is_open_to_others(&dir).unwrap_or_default() {
         let dir = dir.display();
@@ -188,7 +196,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
             "the database keeps the page size it was made with"
         );
     }
-    let served = serve(&database, server, &args.dir, &mut stop);
+    let served = serve(&database, bound, (&args.dir, unix), &mut stop);
     let closed = database.close();
     served?;
     closed.context("cannot stop cleanly; the log is replayed at the next start")?;
@@ -196,18 +204,23 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     Ok(Exit::Done)
 }
 
+/// That somebody holds the database in `dir`.
+fn in_use(dir: &Path) -> Option<EngineError> {
+    let error = Engine::refuse_if_used(&Host::system(), dir).err()?;
+    matches!(error, EngineError::InUse { .. }).then_some(error)
+}
+
 fn serve(
     database: &Database,
-    options: ServerOptions,
-    dir: &Path,
+    bound: Bound,
+    (dir, unix): (&Path, Option<&Path>),
     stop: &mut StopSignals,
 ) -> Result<(), ServerError> {
     if stop.is_asked() {
         return Ok(());
     }
-    let unix = options.unix.clone();
-    let server = Server::start(database.clone(), options)?;
-    output::line(&ready(dir, server.local_address(), unix.as_deref()));
+    let server = bound.serve(database.clone())?;
+    output::line(&ready(dir, server.local_address(), unix));
     stop.wait();
     tracing::info!("stopping: running batches are finished, then a checkpoint is made");
     server.stop();

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
@@ -17,7 +16,7 @@ use crate::mount::registry::{Listed, Liveness};
 use crate::os::Host;
 use crate::os::path::file_type_of;
 use crate::pin::{Bound, OnShadowFull, PinClient, PinError, PinState, StatusReport};
-use crate::source::{self, native::rfc3339};
+use crate::source::{self, SourceError, native::rfc3339};
 
 /// Arguments of `stillfs status`.
 #[derive(Debug, Args)]
@@ -127,8 +126,7 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
         // A view is not asked for anything here: its daemon may hang.
         if !probe::is_view(&path) {
             if listed.is_empty() && file_type_of(&path.join(SOCKET_FILE)).is_err() {
-                source::recognise(&host, &path)
-                    .with_context(|| format!("no view is mounted at {}", path.display()))?;
+                source::recognise(&host, &path).map_err(|error| no_view(&path, &error))?;
             }
             if listed.iter().all(|one| one.record.mount_point != path) {
                 sources.push(path);
@@ -410,4 +408,14 @@ fn name(bound: Bound) -> &'static str {
 
 fn seconds(count: u64) -> String {
     output::duration(Duration::from_secs(count))
+}
+
+/// Neither a view nor a source.
+fn no_view(path: &Path, error: &SourceError) -> anyhow::Error {
+    let (path, why) = (path.display().to_string(), error.to_string());
+    let why = match why.strip_prefix(&path) {
+        Some(rest) => format!("it{rest}"),
+        None => why,
+    };
+    anyhow::anyhow!("no view is mounted at {path}: {why}")
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::amount::Bytes;
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::id::PinId;
 use crate::shadow::{EndReason, ShadowError};
@@ -42,7 +43,7 @@ pub enum DatabaseError {
         found: Duration,
     },
     /// A shadow limit that no pin can keep.
-    #[error("a shadow limit of {found} bytes is less than every pin takes, {min} bytes")]
+    #[error("a shadow limit of {} is less than every pin takes, {}", Bytes(*found), Bytes(*min))]
     ShadowLimit {
         /// What was asked for.
         found: u64,

@@ -86,6 +86,27 @@ impl Shared {
         Ok(self.log()?.bytes() > self.sizes.log_bytes_max)
     }
 
+    /// For a commit that found no space: reaches what an earlier checkpoint had to leave, since whatever held
+    /// it up may have ended, and the checkpointer rests. Says whether the log became shorter.
+    ///
+    /// One that begins anew is not tried: it needs space in the log itself.
+    ///
+    /// Errors: `Poisoned`; others only mean that no space was made.
+    pub(crate) fn free_log(&self) -> Result<bool> {
+        let log = self.log()?;
+        let before = log.bytes();
+        // Waits for one that runs.
+        let mut fixed = self.checkpoint_lock.lock();
+        if fixed.is_some() {
+            let outcome = self.hear_poison(self.run_checkpoint_alone(&mut fixed));
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "a checkpoint made no space for a commit");
+            }
+            log.refuse_if_poisoned()?;
+        }
+        Ok(log.bytes() < before)
+    }
+
     /// Runs a checkpoint only if the log is still too long once it is this one's turn.
     fn checkpoint_if_too_long(&self) -> Result<CheckpointReport> {
         let mut fixed = self.checkpoint_lock.lock();
@@ -184,15 +205,17 @@ impl Shared {
             ..header
         })?;
         *fixed = None;
-        {
+        let noted = {
             let _append = self.append.lock();
             let sink = self.sink.as_deref();
             self.relief.with(sink, || {
                 log.append_note(RecordKind::CheckpointEnd, &target.lsn.0.to_le_bytes())
-            })?;
-        }
+            })
+        };
         let before = log.bytes();
+        // On a full disk this is what makes room, so it does not depend on the note.
         log.remove_before(log_start)?;
+        noted?;
         self.table.sweep(&self.registry.snapshot());
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
         let log_bytes_freed = before.saturating_sub(log.bytes());

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::engine::commit_point::CommitPoint;
-use crate::engine::error::{EngineError, Result};
+use crate::engine::error::{EngineError, ErrorKind, Result};
 use crate::engine::page_io::PageRead;
 use crate::engine::page_table::Content;
 use crate::engine::shared::{BellState, Shared};
@@ -24,6 +24,9 @@ struct Planned {
     form: Form,
 }
 
+/// A commit in the log, and the versions that it makes.
+type Appended = (CommitPoint, Vec<(PageNo, Content)>);
+
 impl Shared {
     /// Puts a commit into the log and the page table and makes it the newest; not durable yet.
     ///
@@ -34,12 +37,18 @@ impl Shared {
         let changed = set.into_changed();
         let mut append = self.append.lock();
         let mut planned = plan(changed, &append.imaged);
-        let page_bytes = self.page_size.bytes();
-        let pages = planned.iter().map(|p| p.form.record_bytes(page_bytes));
-        let bytes = pages.sum::<u64>() + commit_record_bytes();
-        let (point, versions) = self.relief.with(self.sink.as_deref(), || {
-            self.append_planned(&mut planned, &record, log.begin_append(bytes)?)
-        })?;
+        let mut appended = self.append_with_relief(&mut planned, &record);
+        if matches!(&appended, Err(error) if error.kind() == ErrorKind::NoSpace) {
+            // A checkpoint needs the lock.
+            drop(append);
+            let is_freed = self.free_log()?;
+            append = self.append.lock();
+            if is_freed {
+                planned.iter_mut().for_each(Planned::forget_before);
+                appended = self.append_with_relief(&mut planned, &record);
+            }
+        }
+        let (point, versions) = appended?;
         let readers = self.registry.snapshot();
         for (page, content) in versions {
             append.imaged.insert(page);
@@ -57,13 +66,27 @@ impl Shared {
         Ok(point)
     }
 
+    fn append_with_relief(
+        &self,
+        planned: &mut [Planned],
+        record: &CommitRecord,
+    ) -> Result<Appended> {
+        let log = self.log()?;
+        self.relief.with(self.sink.as_deref(), || {
+            let page_bytes = self.page_size.bytes();
+            let pages = planned.iter().map(|p| p.form.record_bytes(page_bytes));
+            let bytes = pages.sum::<u64>() + commit_record_bytes();
+            self.append_planned(planned, record, log.begin_append(bytes)?)
+        })
+    }
+
     /// Writes the commit; leaves nothing of it if that fails, so that it can be tried again.
     fn append_planned(
         &self,
         planned: &mut [Planned],
         record: &CommitRecord,
         mut appending: Appending<'_>,
-    ) -> Result<(CommitPoint, Vec<(PageNo, Content)>)> {
+    ) -> Result<Appended> {
         let point = record.point(appending.end());
         // What recovery would refuse is not committed.
         if let Some((what, _)) = point.fault(self.page_size) {
@@ -113,6 +136,13 @@ fn plan(changed: Vec<(PageNo, Changed)>, imaged: &HashSet<PageNo>) -> Vec<Planne
 }
 
 impl Planned {
+    /// For a commit that a checkpoint came before: a delta could be to an image that the log has no more.
+    fn forget_before(&mut self) {
+        if let After::Image(after) = &self.after {
+            self.form = Form::of(None, after);
+        }
+    }
+
     /// Seals the page and appends its record; gives the version that it becomes.
     fn append(&mut self, appending: &mut Appending<'_>, lsn: Lsn) -> Result<Content> {
         let Self { page, after, form } = self;

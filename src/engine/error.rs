@@ -1,7 +1,7 @@
 //! What can go wrong in the engine, as facts.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::id::{DatabaseId, HistoryId};
 use crate::lsn::Lsn;
@@ -65,7 +65,7 @@ pub enum ErrorKind {
 #[non_exhaustive]
 pub enum EngineError {
     /// The operating system refused.
-    #[error("cannot {op} {file}{}: {source}", path.as_ref().map(|p| format!(" ({})", p.display())).unwrap_or_default())]
+    #[error("cannot {op} {}: {source}", file_at(*file, path.as_deref()))]
     Io {
         /// What was tried.
         op: &'static str,
@@ -230,6 +230,15 @@ pub enum EngineError {
     },
 }
 
+/// A file with its path, which says by itself which file it is where it ends with that one's name.
+fn file_at(file: FileRole, path: Option<&Path>) -> String {
+    match path {
+        None => file.to_string(),
+        Some(path) if path.ends_with(file.to_string()) => path.display().to_string(),
+        Some(path) => format!("{file} ({})", path.display()),
+    }
+}
+
 /// What is wrong with a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -385,3 +394,20 @@ impl EngineError {
 
 /// Shorthand.
 pub type Result<T, E = EngineError> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_is_said_once() {
+        let text = |file, path: &str| {
+            EngineError::io_at("read", file, path)(io::Error::other("no")).to_string()
+        };
+        let page_file = |path| text(FileRole::PageFile, path);
+        assert_eq!(page_file("/d/data.pages"), "cannot read /d/data.pages: no");
+        assert_eq!(page_file("copy"), "cannot read data.pages (copy): no");
+        let segment = text(FileRole::WalSegment, "/d/wal/1.wal");
+        assert_eq!(segment, "cannot read a log segment (/d/wal/1.wal): no");
+    }
+}

@@ -186,6 +186,13 @@ impl Engine {
         })
     }
 
+    /// Looks whether anybody writes the database in `dir`.
+    ///
+    /// Errors: `InUse` if so; `NotADatabase`, `Io`.
+    pub(crate) fn refuse_if_used(host: &Host, dir: &Path) -> Result<()> {
+        lock_dir(host, dir, Patience::Looker).map(drop)
+    }
+
     /// Opens the database in `dir` for reading only: a copy, a mount, or one that was not stopped
     /// cleanly, whose log is then replayed in memory. Nothing in `dir` is changed.
     ///

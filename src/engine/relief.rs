@@ -225,6 +225,42 @@ mod tests {
         assert!(engine.check().unwrap().is_clean());
     }
 
+    /// L4: what held a checkpoint up is gone, and the checkpointer rests: the log that it could let go is
+    /// space for a commit, and what is committed then survives.
+    #[test]
+    fn commit_on_a_full_disk_reaches_what_a_held_checkpoint_left() {
+        let machine = Host::simulated(6);
+        let (engine, holder) = open(&machine, u64::MAX, 0);
+        for key in 0..100 {
+            put(&engine, key, 3000).unwrap();
+        }
+        assert!(engine.checkpoint().unwrap().pages_written > 0);
+        for key in 0..100 {
+            put(&engine, key, 2999).unwrap();
+        }
+        *holder.things.lock() = 1;
+        assert!(engine.checkpoint().unwrap().is_held);
+        *holder.things.lock() = 0;
+        let left = 1 << 40;
+        machine.disk.set_capacity(Some(left));
+        let used = left - machine.disk.free_bytes(Path::new("/")).unwrap();
+        machine.disk.set_capacity(Some(used + 4096));
+        let before = engine.stats().wal_bytes;
+        for key in 0..20 {
+            put(&engine, key, 2998).unwrap();
+        }
+        assert!(engine.stats().wal_bytes < before);
+        machine.disk.set_capacity(None);
+        drop(engine);
+        let (engine, _) = open(&machine.process_crash(), u64::MAX, 0);
+        assert!(engine.check().unwrap().is_clean());
+        let read = engine.begin_read();
+        for key in 0..100_u32 {
+            let value = read.get("t", &key.to_be_bytes()).unwrap().unwrap();
+            assert_eq!(value.len(), if key < 20 { 2998 } else { 2999 });
+        }
+    }
+
     /// Two that find the disk full at the same moment do not both take something.
     #[test]
     fn space_that_another_thread_freed_is_tried_first() {

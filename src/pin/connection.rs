@@ -192,7 +192,7 @@ impl Conversation<'_> {
         let is_crowded = self.pins.len() >= self.shared.pins.limit();
         let Some(seat) = self.shared.pins.take().filter(|_| !is_crowded) else {
             let limit = self.shared.pins.limit();
-            let message = format!("there are {limit} pins already, as many as there may be");
+            let message = format!("no more pins than {limit} may be held, and so many are");
             return self.refuse(RefusalKind::TooManyPins, &message);
         };
         let granted = match self.shared.service.pin(request, &self.peer) {

@@ -49,11 +49,7 @@ impl Listener {
             source,
         };
         // Whoever could put a socket of his own in place would hear passwords.
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        refuse_place(folder).map_err(|distrust| failed(io::Error::other(distrust)))?;
+        refuse_place(folder_of(path)).map_err(|distrust| failed(io::Error::other(distrust)))?;
         PrivateListener::bind(path, Incumbent::Unknown)
             .map(Self::Unix)
             .map_err(failed)
@@ -86,6 +82,14 @@ impl Listener {
             Self::Tcp(listener) => listener.try_clone()?.into(),
             Self::Unix(listener) => listener.socket().try_clone()?.into(),
         })
+    }
+}
+
+/// The folder that a path is in, also where it is a name alone.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 

@@ -40,6 +40,7 @@
 
 mod batch;
 mod border;
+mod bound;
 mod budget;
 mod command;
 mod connection;
@@ -62,6 +63,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 pub use border::{Access, AccessDecision, OpenAccess, Statements};
+pub use bound::Bound;
 pub use error::ServerError;
 pub use options::ServerOptions;
 pub use password::{PASSWORD_BYTES_MAX, Password};
@@ -94,20 +96,15 @@ impl Server {
     /// Listens, and serves clients on threads of its own until `stop`.
     ///
     /// Errors: `NoListener`; `PasswordNeeded`; `Bind` and `BindPath`; `Thread`.
-    pub fn start(database: Database, mut options: ServerOptions) -> Result<Self, ServerError> {
-        let mut listeners = Vec::new();
-        if let Some(address) = options.listen {
-            options.refuse_open(address)?;
-            let listener = Listener::tcp(address)?;
-            options.listen = listener.address().or(options.listen);
-            listeners.push(listener);
-        }
-        if let Some(path) = &options.unix {
-            listeners.push(Listener::unix(path)?);
-        }
-        if listeners.is_empty() {
-            return Err(ServerError::NoListener);
-        }
+    pub fn start(database: Database, options: ServerOptions) -> Result<Self, ServerError> {
+        Bound::nowhere(options).serve(database)
+    }
+
+    fn accept(
+        database: Database,
+        options: ServerOptions,
+        listeners: Vec<Listener>,
+    ) -> Result<Self, ServerError> {
         let shared = Arc::new(Shared {
             database,
             budget: budget::Budget::new(options.memory_max),

@@ -58,6 +58,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use parking_lot::Mutex;
 
+use crate::amount::Bytes;
 use crate::fault::{self, Fault};
 use crate::os::{self, Clock, Disk, File, FileIdentity, Host, LockKind, OpenMode};
 use crate::page::{PageKind, PageNo, PageSize};
@@ -93,8 +94,8 @@ pub enum ShadowError {
     Ending,
     /// Free space is below the floor.
     #[error(
-        "free space is {} bytes, and pins leave {floor_bytes} bytes free for commits: make room, or start the engine with a lower floor (serve --free-space-floor)",
-        free_bytes.map_or("unknown".to_owned(), |free| free.to_string())
+        "free space is {}, and pins leave {} free for commits: make room, or start the engine with a lower floor (serve --free-space-floor)",
+        free_bytes.map_or("unknown".to_owned(), |free| Bytes(free).to_string()), Bytes(*floor_bytes)
     )]
     NoRoom {
         /// What is free.
@@ -104,7 +105,8 @@ pub enum ShadowError {
     },
     /// The pin has as many pages in the shadow as it may.
     #[error(
-        "the shadow limit of {limit_bytes} bytes is reached: allow the pin more (--shadow-limit), or pin when less has changed since the last checkpoint"
+        "the shadow limit of {} is reached: allow the pin more (--shadow-limit), or pin when less has changed since the last checkpoint",
+        Bytes(*limit_bytes)
     )]
     AtLimit {
         /// The limit.

@@ -23,6 +23,12 @@ pub enum SourceError {
         /// The path.
         path: PathBuf,
     },
+    /// A file that is no page file.
+    #[error("{} is not a stillfs database: it does not begin like a data.pages file", path.display())]
+    NotAPageFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// It is a database, but no engine runs on it.
     #[error("no engine runs on {}", path.display())]
     NotRunning {

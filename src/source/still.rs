@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::database::{Engine, PAGE_FILE, PinOptions};
-use crate::engine::error::EngineError;
+use crate::engine::error::{EngineError, HeaderFault};
 use crate::os::path::{FileType, canonical, metadata};
 use crate::os::{Host, OpenMode};
 use crate::pin::{ClientLease, PinError, RefusalKind};
@@ -68,16 +68,19 @@ fn open_file(host: &Host, path: PathBuf) -> Result<StillDatabase, SourceError> {
     let file = host.disk.open(&path, OpenMode::Read);
     let file = file.map_err(SourceError::io("open", &path))?;
     let engine = Engine::open_still(host, file, CACHE_BYTES).map_err(|error| match error {
-        EngineError::Header { fault, .. } => EngineError::Header {
-            path: path.clone(),
-            fault,
-        },
-        EngineError::FutureVersion { found, known, .. } => EngineError::FutureVersion {
-            path: path.clone(),
-            found,
-            known,
-        },
-        error => error,
+        EngineError::Header {
+            fault: HeaderFault::Magic | HeaderFault::Short(_),
+            ..
+        } => SourceError::NotAPageFile { path: path.clone() },
+        EngineError::Header { fault, .. } => {
+            let path = path.clone();
+            EngineError::Header { path, fault }.into()
+        }
+        EngineError::FutureVersion { found, known, .. } => {
+            let path = path.clone();
+            EngineError::FutureVersion { path, found, known }.into()
+        }
+        error => error.into(),
     })?;
     Ok(StillDatabase {
         engine,

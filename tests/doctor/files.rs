@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use crate::consultation::{doctor_of, expect, expect_well, find, mend};
 use crate::process::eventually;
@@ -123,6 +124,36 @@ fn a_segment_of_another_history_is_moved_aside_and_the_engine_starts() {
     assert!(rig.source.join("wal-foreign").join(&foreign).exists());
     rig.start();
     crate::books::Books::read(rig.engine().address).audit();
+}
+
+/// Finding: page_file
+#[test]
+fn a_page_file_that_was_cut_is_a_problem_unless_the_log_may_have_the_rest() {
+    let Some(mut rig) = Rig::with_fill(2000) else {
+        return;
+    };
+    let cut_by = |dir: &Path, bytes: u64| {
+        let data = fs::File::options().write(true).open(dir.join("data.pages"));
+        let data = data.unwrap();
+        data.set_len(data.metadata().unwrap().len() - bytes)
+            .unwrap();
+    };
+    let id = "page_file";
+    let crashed = rig.path("crashed");
+    rig.take_engine().kill();
+    copy(&rig.source, &crashed);
+    assert_eq!(find(&doctor_of(&crashed), id, ""), None);
+    rig.start();
+    assert!(rig.take_engine().stop().success());
+    assert_eq!(find(&doctor_of(&rig.source), id, ""), None);
+    cut_by(&rig.source, 1);
+    let found = doctor_of(&rig.source);
+    expect(&found, id, "data.pages", "problem", "it was cut");
+    // Its log has the last page too, and only a replay could tell.
+    cut_by(&crashed, 1);
+    assert_eq!(find(&doctor_of(&crashed), id, ""), None);
+    fs::remove_dir_all(crashed.join("wal")).unwrap();
+    expect(&doctor_of(&crashed), id, "", "problem", "it was cut");
 }
 
 /// Finding: header_copy

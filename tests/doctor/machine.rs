@@ -50,7 +50,7 @@ fn a_device_that_is_not_there_foreign_or_denied_is_told_apart() {
         "fuse_device",
         "",
         "problem",
-        "/dev/fuse is missing",
+        "is missing",
     );
     assert_eq!(found["remedy"], "modprobe fuse");
 }

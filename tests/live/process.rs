@@ -111,11 +111,24 @@ pub fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
-/// Whether a process of the program under test has this number. One that nobody has waited for yet
-/// has no command line any more.
+/// Whether a process of the program under test has this number and a thread that is not dead. One that
+/// dies loses its command line before its descriptors, and with those its locks.
 pub fn is_running(pid: u32) -> bool {
-    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.starts_with(env!("CARGO_BIN_EXE_stillfs").as_bytes())
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let stats = tasks.into_iter().flatten().filter_map(|task| {
+        let task = task.ok()?;
+        std::fs::read_to_string(task.path().join("stat")).ok()
+    });
+    // `PID (NAME) STATE ...`, where the name may hold anything.
+    let is_alive = |stat: String| {
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        !state.starts_with(['Z', 'X'])
+    };
+    let is_ours = || {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        name.contains(" (stillfs")
+    };
+    is_ours() && stats.into_iter().any(is_alive)
 }
 
 /// `false`, and a printed reason, if a tool is missing.

@@ -3,9 +3,10 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -181,6 +182,42 @@ fn a_machine_without_fuse_is_told_what_is_missing() {
     rig.assert_nothing_left(&[]);
 }
 
+/// A slip of the command line must not leave a database where there was none, nor touch one.
+#[test]
+fn an_address_that_cannot_be_had_leaves_no_database() {
+    let base = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let file = base.path().join("file");
+    fs::write(&file, "text").unwrap();
+    let missing = base.path().join("missing/socket");
+    let dir = base.path().join("db");
+    let serve = |options: &[&OsStr], text: &str| {
+        let words = [OsStr::new("serve"), dir.as_os_str()];
+        refused(&[&words, options].concat(), 1, text)
+    };
+    let (listen, unix) = (OsStr::new("--listen"), OsStr::new("--unix"));
+    serve(&[listen, OsStr::new(&address)], "Address already in use");
+    serve(&[unix, missing.as_os_str()], "No such file or directory");
+    let both = [unix, file.as_os_str(), listen, OsStr::new("127.0.0.1:0")];
+    serve(&both, "something that is no socket is there");
+    assert!(!dir.exists());
+    assert_eq!(fs::read(&file).unwrap(), b"text");
+
+    // A socket in the folder itself comes when that folder is there, however both are written.
+    let inside = base.path().join("db/../db/socket");
+    let (socket, odd) = (
+        dir.join("socket"),
+        dir.parent().unwrap().join("./db/socket"),
+    );
+    for path in [socket.as_path(), &odd, &inside] {
+        let engine =
+            Engine::start_with(&dir, &["--unix", path.to_str().unwrap()], Stdio::inherit());
+        assert!(UnixStream::connect(&socket).is_ok());
+        assert!(engine.stop().success());
+    }
+}
+
 /// Two engines on one directory would destroy it.
 #[test]
 fn a_second_engine_on_a_directory_is_refused() {
@@ -195,6 +232,11 @@ fn a_second_engine_on_a_directory_is_refused() {
         ended.err.contains(rig.source.to_str().unwrap()),
         "{ended:?}"
     );
+    // That is the reason too where the second one wants the first one's port.
+    let port = rig.engine().address.to_string();
+    let words = [OsStr::new("serve"), rig.source.as_os_str()];
+    let words = [&words[..], &[OsStr::new("--listen"), OsStr::new(&port)]].concat();
+    refused(&words, 11, "is in use by another process");
     crate::books::Books::read(rig.engine().address).audit();
 }
 

@@ -57,6 +57,7 @@ impl Engine {
         };
         let line = received.recv_timeout(PATIENCE).expect("a ready line");
         let rest = line.strip_prefix("ready ").expect("the word ready");
+        let rest = rest.split_once(" unix:").map_or(rest, |(rest, _)| rest);
         let (said, address) = rest.rsplit_once(' ').unwrap();
         assert_eq!(Path::new(said), dir);
         engine.address = address.parse().unwrap();

@@ -22,6 +22,7 @@ const fn layer(module: &'static str, may_name: &'static [&'static str]) -> Layer
 /// engine owns. `mount` sees a tree of a view and no engine; `server` sees a database and no pin.
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
+    layer("amount", &[]),
     layer("codec", &[]),
     layer("lsn", &[]),
     layer("id", &["codec", "lsn"]),
@@ -31,12 +32,12 @@ const LAYERS: &[Layer] = &[
     layer("os", &["codec", "lsn", "id", "page"]),
 
     layer("engine", &["codec", "lsn", "id", "page", "fault", "os"]),
-    layer("shadow", &["codec", "lsn", "id", "page", "fault", "os"]),
+    layer("shadow", &["amount", "codec", "lsn", "id", "page", "fault", "os"]),
     layer("pin", &["codec", "lsn", "id", "page", "os"]),
 
     layer("view", &["codec", "lsn", "id", "page", "fault", "os", "shadow", "pin"]),
 
-    layer("database", &["codec", "lsn", "id", "page", "fault", "os", "engine", "shadow", "pin", "view"]),
+    layer("database", &["amount", "codec", "lsn", "id", "page", "fault", "os", "engine", "shadow", "pin", "view"]),
 
     layer("source", &["codec", "lsn", "id", "page", "os", "engine", "shadow", "pin", "view", "database"]),
     layer("mount", &["codec", "lsn", "id", "page", "os", "view"]),
@@ -44,7 +45,7 @@ const LAYERS: &[Layer] = &[
     layer("repository", &["codec", "lsn", "id", "page", "os", "engine", "pin", "view", "database"]),
 
     layer("cli", &[
-        "codec", "lsn", "id", "page", "os", "engine", "shadow", "pin", "view", "database",
+        "amount", "codec", "lsn", "id", "page", "os", "engine", "shadow", "pin", "view", "database",
         "source", "mount", "server", "repository",
     ]),
 ];

@@ -109,10 +109,17 @@ impl FindingRow {
                 expected,
                 found,
             } => Self::new(Some(*page), "structure", error.to_string()).expecting(expected, found),
-            EngineError::Header { path, .. } => row("header")
-                .in_file(path.display())
-                .expecting("a whole header copy", "two damaged ones"),
-            EngineError::Log { segment, .. } => row("log").in_file(segment.display()),
+            EngineError::Header { path, fault } => {
+                let text = format!(
+                    "both copies of the header are damaged ({fault}); restore it from a backup"
+                );
+                let row = Self::new(page, "header", text).in_file(path.display());
+                row.expecting("a whole header copy", "two damaged ones")
+            }
+            EngineError::Log { segment, at, fault } => {
+                let text = format!("the log is damaged at LSN {at}: {fault}");
+                Self::new(page, "log", text).in_file(segment.display())
+            }
             EngineError::Io {
                 source, file, path, ..
             } => {

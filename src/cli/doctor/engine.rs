@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::bounded;
 use super::finding::{Finding, Id, quoted};
+use crate::amount::Many;
 use crate::cli::output;
 use crate::database::{LOCK_FILE, PAGE_FILE, SHADOW_DIR, SOCKET_FILE};
 use crate::engine::header;
@@ -153,9 +154,9 @@ fn pin_server(dir: &Path, findings: &mut Vec<Finding>) -> Option<StatusReport> {
     let engine = &report.engine;
     let up = output::duration(Duration::from_millis(engine.uptime_ms));
     let facts = format!(
-        "up {up}, commit {}, {} pins",
+        "up {up}, commit {}, {}",
         engine.timestamp,
-        report.pins.len()
+        Many(report.pins.len() as u64, "pin")
     );
     findings.push(match engine.state {
         EngineState::Running => Finding::ok(id, socket.display(), format!("answers: {facts}")),

@@ -9,8 +9,8 @@ use super::bounded;
 use super::engine::{Running, pin_of};
 use super::finding::{Finding, Id, quoted};
 use crate::database::{Header, LOG_DIR, PAGE_FILE, SHADOW_DIR};
-use crate::engine::header::{FORMAT_VERSION, HEADER_BYTES, decode_version};
-use crate::engine::wal::SegmentHeader;
+use crate::engine::header::{FORMAT_VERSION, HEADER_BYTES, HeaderState, decode_version};
+use crate::engine::wal::{RECORD_HEADER_BYTES, SegmentHeader};
 use crate::id::PinId;
 use crate::os::path::symlink_metadata;
 use crate::os::{self, File, Host, LockKind, OpenMode, lock_table};
@@ -26,6 +26,7 @@ const FILES_MAX: usize = 10_000;
 pub(super) fn look(host: &Host, dir: &Path, running: &Running, findings: &mut Vec<Finding>) {
     let header = header_copies(host, dir, findings);
     if let Some(header) = &header {
+        findings.extend(short_page_file(host, dir, header));
         findings.extend(bounded(foreign_segments(host, dir, header)));
     }
     match &running.pins {
@@ -109,6 +110,38 @@ fn copy(host: &Host, file: &dyn File, offset: u64) -> Result<Header, Option<u32>
         }
     }
     Err(later)
+}
+
+/// A page file that lacks pages which its header counts. While the log is needed it may hold the last ones
+/// alone; replaying it is not for here, so it counts as holding them unless it is too small for that.
+fn short_page_file(host: &Host, dir: &Path, header: &Header) -> Option<Finding> {
+    let path = dir.join(PAGE_FILE);
+    let file = host.disk.open(&path, OpenMode::Read).ok()?;
+    let (found, counted) = (file.len().ok()?, header.point.page_count);
+    let whole = found / u64::from(header.page_size.get());
+    let missing = counted.checked_sub(whole).filter(|missing| *missing > 0)?;
+    let log_bytes = match header.state {
+        HeaderState::Clean => 0,
+        HeaderState::LogNeeded => log_bytes(host, &dir.join(LOG_DIR)),
+    };
+    if missing <= log_bytes / RECORD_HEADER_BYTES as u64 {
+        return None;
+    }
+    let text = format!(
+        "has {whole} of the {counted} pages that its header counts, and the log does not have the others: \
+         it was cut; restore the directory from a backup"
+    );
+    Some(Finding::problem(Id::PageFile, path.display(), text))
+}
+
+/// Bytes of all segments.
+fn log_bytes(host: &Host, folder: &Path) -> u64 {
+    let names = host.disk.list(folder).unwrap_or_default().into_iter();
+    let sizes = names.filter_map(|name| {
+        let segment = host.disk.open(&folder.join(name), OpenMode::Read);
+        segment.and_then(|segment| segment.len()).ok()
+    });
+    sizes.sum()
 }
 
 /// Segments that an engine neither replays nor removes, but refuses to start with.

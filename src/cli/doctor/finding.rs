@@ -33,6 +33,7 @@ pub(super) enum Id {
     MovedPageFile,
     ForeignSegment,
     HeaderCopy,
+    PageFile,
     View,
     FailedRead,
 }
@@ -60,6 +61,11 @@ pub(super) struct Finding {
 
 impl Finding {
     fn new(id: Id, level: Level, subject: &str, message: &str) -> Self {
+        // What others report often begins with the path that it is about.
+        let message = message
+            .strip_prefix(subject)
+            .and_then(|rest| rest.strip_prefix(' '))
+            .unwrap_or(message);
         Self {
             id,
             level,
@@ -160,6 +166,13 @@ mod tests {
             "{lines:?}"
         );
         assert!(lines[0].contains(r"/a\u{1b}[2J: b\nok"), "{lines:?}");
+    }
+
+    #[test]
+    fn what_it_is_about_is_said_once() {
+        let message = |text: &str| Finding::problem(Id::Source, "/a", text).message;
+        assert_eq!(message("/a is not a database"), "is not a database");
+        assert_eq!(message("/ab is not a database"), "/ab is not a database");
     }
 
     #[test]

@@ -86,6 +86,6 @@ pub(crate) use encode::{Form, Hole, commit_record_bytes, longest_zeros};
 pub(crate) use log::{Log, LogIdentity};
 #[cfg(test)]
 pub(crate) use record::push_record;
-pub(crate) use record::{CommitRecord, PageRecord, RecordKind};
+pub(crate) use record::{CommitRecord, PageRecord, RECORD_HEADER_BYTES, RecordKind};
 pub(crate) use scan::{MissingLog, RecordPosition, Scan, ScannedPage, ScannedVisit, scan};
 pub(crate) use segment::{SealedSegment, SegmentHeader};

@@ -119,7 +119,10 @@ fn prepared(place: &SocketPlace, socket: &OwnedFd) -> io::Result<FileStat> {
 /// system's.
 fn socket_at(path: &Path) -> io::Result<Option<FileIdentity>> {
     match lstat(path) {
-        Ok(stat) if kind_of(&stat) != FileKind::Socket => Err(io::ErrorKind::AlreadyExists.into()),
+        Ok(stat) if kind_of(&stat) != FileKind::Socket => {
+            let text = "something that is no socket is there; remove it, or name another path";
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, text))
+        }
         // Root could take it away, and it is not ours to judge whether it is abandoned.
         Ok(stat) if !is_trusted_user(stat.st_uid) => {
             let text = format!("a socket of user {} is there", stat.st_uid);
