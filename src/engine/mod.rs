@@ -52,6 +52,7 @@ mod checkpoint;
 mod commit;
 mod commit_point;
 mod create;
+mod directory;
 pub mod error;
 pub(crate) mod free_list;
 mod gate;
@@ -90,11 +91,11 @@ pub use check::{CheckReport, FINDINGS_MAX, Finding, Problem, Totals, Use};
 pub use checkpoint::CheckpointReport;
 pub use commit_point::CommitPoint;
 pub use create::{LOCK_FILE, PAGE_FILE};
+pub use directory::is_held_by_engine;
 use error::Result;
 pub use header::Header;
 pub use open::{
-    Create, EngineOptions, FREE_ABOVE_LOG, OpenFacts, PrepareSink, is_held_by_engine,
-    looks_like_database,
+    Create, EngineOptions, FREE_ABOVE_LOG, OpenFacts, PrepareSink, looks_like_database,
 };
 pub use shared::Identity;
 use shared::{BellState, Shared};
