@@ -257,21 +257,27 @@ mod tests {
     use super::*;
     use crate::database::{Database, EngineOptions};
     use crate::engine::error::EngineError;
-    use crate::os::Host;
     use crate::os::sim::{Fault as DiskFault, Faults, Operation};
+    use crate::os::{Host, SimulatedHost};
 
     const EIO: i32 = 5;
 
-    /// E8, D4: after a failed sync of the live file its pages may fall back to what the disk holds,
-    /// so a pin that relies on them is refused, although its commit was durable long before.
-    #[test]
-    fn pin_is_refused_after_a_failed_sync_of_the_live_file() {
-        let simulated = Host::simulated(11);
+    /// A database with one commit.
+    fn committed(seed: u64) -> (SimulatedHost, Database) {
+        let simulated = Host::simulated(seed);
         let database =
             Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
         let mut write = database.begin_write().unwrap();
         write.put("t", b"key", b"value").unwrap();
         write.commit().unwrap();
+        (simulated, database)
+    }
+
+    /// E8, D4: after a failed sync of the live file its pages may fall back to what the disk holds,
+    /// so a pin that relies on them is refused, although its commit was durable long before.
+    #[test]
+    fn pin_is_refused_after_a_failed_sync_of_the_live_file() {
+        let (simulated, database) = committed(11);
         let held = database.pin().unwrap();
         let fault = DiskFault::errno(Operation::SyncData, EIO).on("data.pages");
         simulated.disk.set_faults(Faults::none().with(fault));
@@ -289,12 +295,7 @@ mod tests {
     /// itself; so a pin whose index cannot be made durable is refused.
     #[test]
     fn pin_is_refused_if_its_index_cannot_be_synced() {
-        let simulated = Host::simulated(14);
-        let database =
-            Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
-        let mut write = database.begin_write().unwrap();
-        write.put("t", b"key", b"value").unwrap();
-        write.commit().unwrap();
+        let (simulated, database) = committed(14);
         // The log is durable through the commit, so the next sync is that of the index.
         let fault = DiskFault::errno(Operation::SyncData, EIO);
         simulated.disk.set_faults(Faults::none().with(fault));
@@ -331,12 +332,7 @@ mod tests {
     /// E8: a failed sync of the log ends every pin, also when it is the checkpoint's own sync.
     #[test]
     fn failed_sync_of_a_sealed_segment_ends_the_pins() {
-        let simulated = Host::simulated(12);
-        let database =
-            Database::open_on(&simulated.host, "/db", &EngineOptions::default()).unwrap();
-        let mut write = database.begin_write().unwrap();
-        write.put("t", b"key", b"value").unwrap();
-        write.commit().unwrap();
+        let (simulated, database) = committed(12);
         let held = database.pin().unwrap();
         // The commit is durable, so the first sync that follows is the one that seals the segment.
         let fault = DiskFault::errno(Operation::SyncData, EIO);
