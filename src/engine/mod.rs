@@ -60,12 +60,14 @@ pub mod header;
 #[cfg(test)]
 mod hostile_test;
 mod open;
+mod options;
 pub(crate) mod page_io;
 mod page_table;
 mod readers;
 mod recovery;
 mod relief;
 mod shared;
+mod sink;
 mod snapshot;
 mod spool;
 pub mod takeover;
@@ -94,16 +96,15 @@ pub use create::{LOCK_FILE, PAGE_FILE};
 pub use directory::is_held_by_engine;
 use error::Result;
 pub use header::Header;
-pub use open::{
-    Create, EngineOptions, FREE_ABOVE_LOG, OpenFacts, PrepareSink, looks_like_database,
-};
+pub use open::{OpenFacts, PrepareSink, looks_like_database};
+pub use options::{Create, EngineOptions, FREE_ABOVE_LOG};
 pub use shared::Identity;
 use shared::{BellState, Shared};
+pub use sink::{CaptureFailure, Keep, PreImageSink, Pressure};
 pub use snapshot::{Frozen, Snapshot};
 pub use transaction::{KEY_BYTES_MAX, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction};
 pub use wal::LOG_DIR;
 pub use walk::{Keys, Range};
-pub use writeback::{CaptureFailure, Keep, PreImageSink, Pressure};
 
 /// An open database, without pins. Dropping it without [`Engine::close`] is like a crash: the next
 /// open replays the log.

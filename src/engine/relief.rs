@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::engine::error::{ErrorKind, Result};
-use crate::engine::writeback::{PreImageSink, Pressure};
+use crate::engine::sink::{PreImageSink, Pressure};
 
 /// One at a time gives something up: of two that find the disk full the second tries again first, with
 /// what the first one freed.
@@ -62,7 +62,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use crate::engine::error::{EngineError, ErrorKind, FileRole, Result};
-    use crate::engine::writeback::{CaptureFailure, Keep, PreImageSink, Pressure};
+    use crate::engine::sink::{CaptureFailure, Keep, PreImageSink, Pressure};
     use crate::engine::{CheckpointReport, Engine, EngineOptions};
     use crate::os::{Disk, File, Host, OpenMode, SimulatedHost, write_all_at};
     use crate::page::{PageNo, PageSize};

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::engine::error::ErrorKind;
-use crate::engine::writeback::{CaptureFailure, Keep, Pressure};
+use crate::engine::sink::{CaptureFailure, Keep, Pressure};
 use crate::os::File;
 use crate::os::sim::{Fault, Operation};
 use crate::page::PageNo;

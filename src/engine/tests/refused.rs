@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::*;
 use crate::engine::error::ErrorKind;
-use crate::engine::writeback::{CaptureFailure, Keep, Pressure};
+use crate::engine::sink::{CaptureFailure, Keep, Pressure};
 use crate::os::File;
 use crate::os::SimulatedHost;
 use crate::os::sim::{Fault, Operation};
