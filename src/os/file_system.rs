@@ -3,8 +3,10 @@
 //! A page cache that other machines do not see, locks that they do not see, and files that go away
 //! under a reader: all of that breaks a pin silently. So such places are refused, by `f_type`.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 /// A kind of file system whose files are shared with other machines, or served by a process.
@@ -56,6 +58,39 @@ pub fn refuse_remote(path: &Path) -> Result<(), RefusedFileSystem> {
     }
 }
 
+/// Refuses `dir` if what lies in it is shared with other machines, or made up by the kernel.
+///
+/// Errors: as those of [`refuse_remote`].
+pub fn refuse_foreign(dir: impl AsFd) -> Result<(), RefusedFileSystem> {
+    let stat =
+        nix::sys::statfs::fstatfs(dir).map_err(|error| RefusedFileSystem::Unknown(error.into()))?;
+    #[allow(clippy::useless_conversion)]
+    let bits = i64::from(stat.filesystem_type().0) & i64::from(u32::MAX);
+    let magic = u32::try_from(bits).expect("masked to 32 bits above");
+    let is_of = |table: &[(u32, &'static str)]| {
+        let found = table.iter().find(|(known, _)| *known == magic);
+        found.map(|(_, name)| RemoteKind { name })
+    };
+    match is_of(REMOTE).or_else(|| is_of(PSEUDO)) {
+        Some(kind) => Err(RefusedFileSystem::Remote(kind)),
+        None => Ok(()),
+    }
+}
+
+/// Whether a file system of this type, as the mount table calls it, is shared with other machines, served
+/// by a process, or made up by the kernel.
+#[must_use]
+pub fn foreign_name(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else {
+        return false;
+    };
+    let known = REMOTE.iter().chain(PSEUDO).map(|(_, name)| *name);
+    let plain = name.split('.').next().unwrap_or(name);
+    known
+        .chain(OTHER_NAMES.iter().copied())
+        .any(|known| known == plain)
+}
+
 /// Whether copies of files can share their blocks there, as far as the kind of the file system tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reflink {
@@ -78,6 +113,15 @@ pub fn reflink(path: &Path) -> io::Result<Reflink> {
         magic::XFS_SUPER_MAGIC => Reflink::Perhaps,
         _ => Reflink::No,
     })
+}
+
+/// Bytes of the file system of `path`, used and free. Errors: the system's.
+pub fn size_bytes(path: &Path) -> io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(path)?;
+    // These are c_ulong, whose width is the machine's.
+    #[allow(clippy::useless_conversion)]
+    let (blocks, block_bytes) = (u64::from(stat.blocks()), u64::from(stat.fragment_size()));
+    Ok(blocks.saturating_mul(block_bytes))
 }
 
 /// The kind that `magic` (the low 32 bits of `f_type`) stands for, if it is one that is refused.
@@ -117,8 +161,36 @@ const REMOTE: &[(u32, &str)] = &[
     (0xbeef_dead, "snfs"),
 ];
 
+/// File systems whose files are made up by the kernel. Source: linux/magic.h and the kernel's fs/.
+const PSEUDO: &[(u32, &str)] = &[
+    (0x0000_9fa0, "proc"),
+    (0x6265_6572, "sysfs"),
+    (0x0027_e0eb, "cgroup"),
+    (0x6367_7270, "cgroup2"),
+    (0x6462_6720, "debugfs"),
+    (0x7472_6163, "tracefs"),
+    (0x7363_6673, "securityfs"),
+    (0x0000_1cd1, "devpts"),
+    (0xcafe_4a11, "bpf"),
+    (0x6165_676c, "pstore"),
+    (0xde5e_81e4, "efivarfs"),
+    (0x6265_6570, "configfs"),
+    (0x1980_0202, "mqueue"),
+    (0x6573_5543, "fusectl"),
+    (0x4249_4e4d, "binfmt_misc"),
+    (0x6e73_6673, "nsfs"),
+    (0x6759_6969, "rpc_pipefs"),
+    (0x0000_0187, "autofs"),
+    (0xf97c_ff8c, "selinuxfs"),
+];
+
+/// What the mount table calls some of them besides.
+const OTHER_NAMES: &[&str] = &["nfs4", "smb3", "virtiofs", "fuseblk", "glusterfs"];
+
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::disallowed_methods)]
+
     use super::*;
 
     #[test]
@@ -157,6 +229,36 @@ mod tests {
         for (magic, name) in known {
             let kind = remote_kind(u32::try_from(magic.0).unwrap());
             assert_eq!(kind.map(RemoteKind::name), Some(name));
+        }
+    }
+
+    #[test]
+    fn made_up_and_remote_places_are_not_entered() {
+        let open = |path: &str| std::fs::File::open(path).unwrap();
+        refuse_foreign(open("/proc")).unwrap_err();
+        refuse_foreign(open("/sys")).unwrap_err();
+        refuse_foreign(open("/dev/shm")).unwrap();
+        for name in [
+            "proc",
+            "nfs4",
+            "fuse.stillfs",
+            "fuse",
+            "fuseblk",
+            "cifs",
+            "autofs",
+        ] {
+            assert!(foreign_name(OsStr::new(name)), "{name}");
+        }
+        for name in [
+            "ext4",
+            "xfs",
+            "btrfs",
+            "tmpfs",
+            "overlay",
+            "zfs",
+            "ext4.proc",
+        ] {
+            assert!(!foreign_name(OsStr::new(name)), "{name}");
         }
     }
 

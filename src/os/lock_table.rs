@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use crate::os::path::read_small_file;
 use crate::os::{FileIdentity, LockKind, mount_table};
 
-const TEXT_BYTES_MAX: u64 = 16 << 20;
+pub(super) const TEXT_BYTES_MAX: u64 = 16 << 20;
 const COMMAND_BYTES_MAX: u64 = 4096;
 
 /// A `flock` that somebody holds.
@@ -57,7 +57,7 @@ pub fn holders(file: BorrowedFd<'_>) -> io::Result<Vec<LockHolder>> {
 
 /// The devices by which the kernel may call the file: that of its inode, and that of its file system,
 /// which differ where one file system has many (btrfs).
-fn devices_of(file: BorrowedFd<'_>) -> io::Result<Vec<(u32, u32)>> {
+pub(super) fn devices_of(file: BorrowedFd<'_>) -> io::Result<Vec<(u32, u32)>> {
     let device = nix::sys::stat::fstat(file)?.st_dev;
     let mut devices = vec![(libc::major(device), libc::minor(device))];
     let info = PathBuf::from(format!("/proc/self/fdinfo/{}", file.as_raw_fd()));
@@ -134,13 +134,21 @@ pub fn open_files(process: u32) -> io::Result<Vec<OpenFile>> {
 ///
 /// Errors: the system's, for the list of processes.
 pub fn all_open_files() -> io::Result<HashSet<FileIdentity>> {
-    let mut found = HashSet::new();
+    let all = open_files_of_all()?.into_iter();
+    Ok(all.flat_map(|(_, files)| files).collect())
+}
+
+/// Every process that this one may look at, with the files that it has open.
+///
+/// Errors: the system's, for the list of processes.
+pub fn open_files_of_all() -> io::Result<Vec<(u32, HashSet<FileIdentity>)>> {
+    let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc")? {
         let name = entry?.file_name();
         if let Some(process) = number(&name) {
             // A process that has ended meanwhile has none.
             let files = open_files(process).unwrap_or_default();
-            found.extend(files.iter().map(|open| open.identity));
+            found.push((process, files.iter().map(|open| open.identity).collect()));
         }
     }
     Ok(found)

@@ -11,18 +11,28 @@
 //!
 //! Nothing here waits for another process, except where a function says so.
 
+pub mod beneath;
 pub mod clock;
+pub mod confinement;
 pub mod descriptor;
+pub mod extent;
 pub mod file_system;
+pub mod file_times;
 pub mod file_user;
+pub mod folder;
 pub mod lock_table;
+pub mod media;
 pub mod mount_table;
 pub mod mounting;
 pub mod path;
 pub mod process;
+pub mod process_map;
 pub mod random;
+pub mod range_lock;
 pub mod readiness;
 pub mod real_disk;
+pub mod record_lock;
+pub mod reflink;
 pub mod secret_file;
 pub mod sim;
 pub mod trust;

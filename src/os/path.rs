@@ -77,7 +77,7 @@ pub fn metadata_of(fd: BorrowedFd<'_>) -> io::Result<Metadata> {
 
 impl Metadata {
     #[allow(clippy::useless_conversion, reason = "the widths are the machine's")]
-    fn from_stat(stat: &FileStat) -> io::Result<Self> {
+    pub(super) fn from_stat(stat: &FileStat) -> io::Result<Self> {
         let file_type = match format_bits(stat) {
             SFlag::S_IFREG => FileType::File,
             SFlag::S_IFDIR => FileType::Directory,

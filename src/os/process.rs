@@ -64,6 +64,12 @@ pub fn raise_file_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// Whether the system said that this process may open no more files.
+#[must_use]
+pub fn is_out_of_files(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(nix::errno::Errno::EMFILE as i32)
+}
+
 /// How many files this process may open: at present, and after raising that itself.
 ///
 /// Errors: the system's.
