@@ -220,6 +220,7 @@ fn exit_of_pin(error: &PinError) -> Exit {
 fn exit_of_read(error: &ReadError) -> Exit {
     match error {
         ReadError::PinEnded { .. } => Exit::PinLost,
+        ReadError::Member { source, .. } => exit_of_read(source),
         ReadError::Page { .. }
         | ReadError::Unreadable { .. }
         | ReadError::Entry { .. }

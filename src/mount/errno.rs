@@ -2,15 +2,21 @@
 
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use std::io;
+
 use fuser::Errno;
 
-use crate::view::tree::ReadError;
+use crate::view::tree::{LiveError, ReadError};
 
 /// Why an operation on a mount is refused.
 #[derive(Debug)]
 pub(super) enum Refusal<'a> {
     /// A read failed; its text goes to the log.
     Read(&'a ReadError),
+    /// A live file cannot be had.
+    Live(LiveError),
+    /// A live file that is open cannot be read.
+    LiveRead,
     /// The pin of the node was found ended by an earlier read (M4).
     Ended,
     /// The reader broke its contract: a part of the range, or a panic (M2).
@@ -31,9 +37,11 @@ pub(super) enum Refusal<'a> {
     IsDirectory,
     /// A file was to be listed.
     NotDirectory,
-    /// There are no symbolic links in a tree.
+    /// A file or directory was to be read as a symbolic link.
     NotLink,
-    /// A directory handle that was never given out.
+    /// A pipe, a socket or a device was to be read, which the kernel does by itself.
+    NotFile,
+    /// A handle that was never given out, or not for this node.
     BadHandle,
     /// A seek from beyond the end.
     PastEnd,
@@ -49,7 +57,8 @@ pub(super) enum Refusal<'a> {
 pub(super) fn errno(refusal: &Refusal<'_>) -> Errno {
     match refusal {
         Refusal::Read(error) => read_errno(error),
-        Refusal::Ended | Refusal::BrokenReader => Errno::EIO,
+        Refusal::Live(error) => live_errno(error),
+        Refusal::LiveRead | Refusal::Ended | Refusal::BrokenReader => Errno::EIO,
         Refusal::UnknownName => Errno::ENOENT,
         Refusal::LongName => Errno::ENAMETOOLONG,
         Refusal::Write => Errno::EROFS,
@@ -60,7 +69,7 @@ pub(super) fn errno(refusal: &Refusal<'_>) -> Errno {
         Refusal::NotDirectory => Errno::ENOTDIR,
         Refusal::NotLink | Refusal::BadArgument => Errno::EINVAL,
         Refusal::BadHandle => Errno::EBADF,
-        Refusal::PastEnd => Errno::ENXIO,
+        Refusal::PastEnd | Refusal::NotFile => Errno::ENXIO,
         Refusal::Denied => Errno::EACCES,
         Refusal::Unsupported => Errno::ENOSYS,
     }
@@ -75,15 +84,49 @@ fn read_errno(error: &ReadError) -> Errno {
         | ReadError::Unreadable { .. }
         | ReadError::Entry { .. }
         | ReadError::IndexHeader
+        | ReadError::Member { .. }
         | ReadError::Io { .. }
         | ReadError::Range { .. } => Errno::EIO,
     }
 }
 
+/// What a tool is told of a live file, so that it reports that one and goes on.
+fn live_errno(error: &LiveError) -> Errno {
+    match error {
+        LiveError::Gone => Errno::ENOENT,
+        LiveError::Replaced => Errno::ESTALE,
+        LiveError::BecameDatabase => Errno::EIO,
+        LiveError::Io { source, .. } => system_errno(source),
+    }
+}
+
+/// The errno of a call that was made for somebody else. What means something special to the kernel
+/// (ENOSYS: never ask again), to a caller (EINTR, EAGAIN: try again) or to neither becomes EIO.
+fn system_errno(error: &io::Error) -> Errno {
+    match error.raw_os_error() {
+        // Our own limit; the caller has not reached his.
+        Some(libc::EMFILE | libc::ENFILE) => Errno::ENFILE,
+        Some(
+            number @ (libc::EACCES
+            | libc::EPERM
+            | libc::ENOENT
+            | libc::ENOTDIR
+            | libc::ELOOP
+            | libc::ESTALE
+            | libc::ENOMEM
+            | libc::ENODATA
+            | libc::E2BIG
+            | libc::ERANGE
+            | libc::EOPNOTSUPP
+            | libc::EOVERFLOW
+            | libc::EFBIG),
+        ) => Errno::from_i32(number),
+        Some(_) | None => Errno::EIO,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
     use crate::page::PageNo;
     use crate::view::tree::EndSeen;
@@ -117,6 +160,31 @@ mod tests {
         }
         assert_eq!(errno(&Refusal::Ended), Errno::EIO);
         assert_eq!(errno(&Refusal::BrokenReader), Errno::EIO);
+    }
+
+    #[test]
+    fn a_live_file_that_cannot_be_had_says_why() {
+        let io = |number| LiveError::Io {
+            op: "open",
+            source: io::Error::from_raw_os_error(number),
+        };
+        for (error, expected) in [
+            (LiveError::Gone, Errno::ENOENT),
+            (LiveError::Replaced, Errno::ESTALE),
+            (LiveError::BecameDatabase, Errno::EIO),
+            (io(libc::EACCES), Errno::EACCES),
+            (io(libc::EMFILE), Errno::ENFILE),
+            (io(libc::ENOSYS), Errno::EIO),
+            (io(libc::EINTR), Errno::EIO),
+            (io(libc::EAGAIN), Errno::EIO),
+        ] {
+            assert_eq!(errno(&Refusal::Live(error)), expected);
+        }
+        let other = LiveError::Io {
+            op: "open",
+            source: io::Error::other("no number"),
+        };
+        assert_eq!(errno(&Refusal::Live(other)), Errno::EIO);
     }
 
     #[test]

@@ -6,8 +6,10 @@
 //! ```text
 //!  copy tool            kernel                        daemon
 //!  open, read  -->  page cache  --/dev/fuse-->  2..4 threads: TreeFilesystem --> Tree --> merged read
-//!                        ^                          | a read finds the pin ended
-//!                        '------ invalidate --------'   (its own thread, once per node)
+//!                        ^  |                       | a read finds the pin ended
+//!                        |  |                       |   (its own thread, once per node)
+//!                        '--|--- invalidate --------'
+//!                           '--- live files: the kernel reads them itself where it can
 //!
 //!  stillfs mount:   MountPoint::check -> Registry::hold -> mount() -> MountedSession::wait
 //!                   -> the daemon releases its pin -> drop(HeldRecord)
@@ -15,7 +17,8 @@
 //! ```
 //!
 //! * M1 What `stat`, `readdir`, `listxattr` and `lookup` say never changes while mounted, so the kernel
-//!   may cache it for ever. What does change, the status, is an attribute that is got and never listed.
+//!   may cache it for ever. What does change, the status, is an attribute that is got and never listed;
+//!   and what is said of a live file, of which only name, number and links are fixed (M8).
 //! * M2 A reply to a read is the whole requested range up to the end of the file, or an error. FUSE
 //!   takes a short reply for the end of the file, so a part is never sent.
 //! * M3 Every attempt to write answers EROFS: from the kernel, since the mount is read-only, and from
@@ -27,6 +30,11 @@
 //! * M6 A session unmounts its own mount and no other: never by path alone, but only while the mount
 //!   table shows the mount that it made.
 //! * M7 A record in the registry is alive exactly while its lock is held; a process id is for people.
+//! * M8 What `stat` says of a live file is at most a second old, and of one that is open it is asked
+//!   every time; a file that is gone, or replaced, is shown as it was listed and cannot be opened. Each
+//!   open reads what is there from then on, and no byte that was cached before it.
+//! * M9 All who have one file open have it open in the same way: all by the kernel alone, through one
+//!   descriptor, or all through the daemon. The kernel refuses a mixture with EIO.
 //!
 //! Locking and blocking: a read takes one read lock for the moment of a set look-up, then waits for
 //! the disk only; nothing is held while it waits. Invalidation waits for page locks and therefore has

@@ -77,7 +77,7 @@ pub enum OptionError {
 }
 
 /// Options worth naming to a user; the words of fstab are accepted too.
-const KNOWN: [&str; 8] = [
+pub const KNOWN: [&str; 8] = [
     "allow_other",
     "default_permissions",
     "direct_io",

@@ -10,13 +10,16 @@ use std::thread::{self, JoinHandle};
 use fuser::{Config, Session, SessionACL};
 
 use super::MountOptions;
-use super::filesystem::{EndedNodes, StatusSource, TreeFilesystem, spawn_invalidator};
+use super::filesystem::{
+    EndedNodes, LateNotifier, StatusSource, TreeFilesystem, spawn_invalidator,
+};
 use super::kernel::{self, AttachError};
 use super::mountinfo::is_ours;
 use super::options::Audience;
 use super::point::MountPoint;
 use super::unmount::{Lazy, UnmountError, unmount_identity};
 use crate::os::mount_table::{self, MountIdentity};
+use crate::os::process::raise_file_limit;
 use crate::view::tree::Tree;
 
 /// Fewest and most threads of a session. A second one halves the latency even of a single reader;
@@ -90,7 +93,12 @@ pub fn mount(
 ) -> Result<MountedSession, MountError> {
     let path = point.path();
     let (ended, stale) = EndedNodes::new();
-    let filesystem = TreeFilesystem::new(tree, options.caching, status, ended);
+    let late = LateNotifier::default();
+    let filesystem = TreeFilesystem::new(tree, options, status, ended, late.clone());
+    // Every live file that is open takes a descriptor. Whoever may not raise the limit has the old one.
+    if let Err(error) = raise_file_limit() {
+        tracing::debug!(%error, "the limit of open files stays");
+    }
     let device = kernel::attach(path, options, source).map_err(|source| MountError::Attach {
         path: path.to_owned(),
         source,
@@ -112,6 +120,7 @@ pub fn mount(
         let path = path.to_owned();
         MountError::Handshake { path, source }
     })?;
+    late.set(session.notifier());
     let start = |op| move |source| MountError::Io { op, source };
     let invalidator = spawn_invalidator(stale, session.notifier())
         .map_err(start("start the thread that drops caches"))?;

@@ -13,8 +13,14 @@
 
 mod attributes;
 mod ending;
+mod folder;
+mod folder_copies;
+mod live_attributes;
+mod live_reading;
+mod machine;
 mod reading;
 mod rig;
 mod stale;
+mod starved;
 mod tools;
 mod writes;

@@ -39,6 +39,16 @@ pub struct Generated {
     size: u64,
 }
 
+impl Generated {
+    pub fn new(size: u64) -> Self {
+        Self {
+            behaviour: AtomicU8::new(GOOD),
+            bytes_read: AtomicU64::new(0),
+            size,
+        }
+    }
+}
+
 /// The bytes of the generated file from `offset` on.
 pub fn fill(offset: u64, out: &mut [u8]) {
     let mut word = [0; 8];
@@ -151,7 +161,7 @@ fn attributes(mode: u16, number: u64) -> Attributes {
 fn put(tree: &mut Tree, parent: NodeId, name: &str, number: u64, content: Content) -> NodeId {
     let mode = match content {
         Content::Directory(_) => 0o750,
-        Content::Paged(_) | Content::Bytes(_) => 0o640,
+        _ => 0o640,
     };
     let xattrs = BTreeMap::from([("user.stillfs.kind".into(), name.as_bytes().to_vec())]);
     let node = Node {
@@ -226,11 +236,7 @@ impl Rig {
             // A mount that is there, live or dead, is not to be touched.
             let _ = fs::create_dir(base.join(dir));
         }
-        let large = Arc::new(Generated {
-            behaviour: AtomicU8::new(GOOD),
-            bytes_read: AtomicU64::new(0),
-            size: LARGE_BYTES,
-        });
+        let large = Arc::new(Generated::new(LARGE_BYTES));
         Self {
             large,
             mnt,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use fuser::FileType;
 use parking_lot::Mutex;
 
+use super::attributes::kind_of;
 use crate::view::tree::{Content, Node, NodeId, Tree};
 
 /// The directory of facts in the root of a view: reachable by name and never listed, so that a copy
@@ -71,13 +72,9 @@ impl Listing {
             let Some(node) = tree.node(*id).filter(|_| is_listed(directory.id, name)) else {
                 continue;
             };
-            let kind = match node.content {
-                Content::Directory(_) => FileType::Directory,
-                Content::Paged(_) | Content::Bytes(_) => FileType::RegularFile,
-            };
             entries.push(ListedEntry {
                 id: *id,
-                kind,
+                kind: kind_of(&node.content),
                 name: name.clone(),
             });
         }
@@ -107,7 +104,8 @@ impl Listing {
     }
 }
 
-/// The listings of the directories that are open.
+/// The directories that are open. A listing is made when it is first read, since the kernel remembers
+/// what it has read, and is shared by all who have the directory open.
 #[derive(Debug, Default)]
 pub(super) struct OpenListings {
     open: Mutex<Handles>,
@@ -116,27 +114,56 @@ pub(super) struct OpenListings {
 #[derive(Debug, Default)]
 struct Handles {
     last: u64,
-    listings: BTreeMap<u64, Arc<Listing>>,
+    directories: BTreeMap<u64, (NodeId, Option<Arc<Listing>>)>,
+    made: BTreeMap<NodeId, Weak<Listing>>,
 }
 
 impl OpenListings {
-    /// Keeps a listing and returns its handle.
-    pub(super) fn insert(&self, listing: Listing) -> u64 {
+    /// Opens a directory and returns its handle.
+    pub(super) fn insert(&self, directory: NodeId) -> u64 {
         let mut open = self.open.lock();
         open.last += 1;
         let handle = open.last;
-        open.listings.insert(handle, Arc::new(listing));
+        open.directories.insert(handle, (directory, None));
         handle
     }
 
-    /// The listing of a handle.
-    pub(super) fn get(&self, handle: u64) -> Option<Arc<Listing>> {
-        self.open.lock().listings.get(&handle).cloned()
+    /// The listing of a handle, which `list` makes if nobody has it.
+    pub(super) fn get(
+        &self,
+        handle: u64,
+        list: impl FnOnce(NodeId) -> Option<Listing>,
+    ) -> Option<Arc<Listing>> {
+        let mut open = self.open.lock();
+        let open = &mut *open;
+        let (directory, listing) = open.directories.get_mut(&handle)?;
+        if let Some(listing) = listing {
+            return Some(listing.clone());
+        }
+        let shared = open.made.get(directory).and_then(Weak::upgrade);
+        let made = match shared {
+            Some(shared) => shared,
+            None => Arc::new(list(*directory)?),
+        };
+        open.made.insert(*directory, Arc::downgrade(&made));
+        *listing = Some(made.clone());
+        Some(made)
     }
 
     /// Forgets a handle.
     pub(super) fn remove(&self, handle: u64) {
-        self.open.lock().listings.remove(&handle);
+        let mut open = self.open.lock();
+        let Some((directory, Some(listing))) = open.directories.remove(&handle) else {
+            return;
+        };
+        drop(listing);
+        if open
+            .made
+            .get(&directory)
+            .is_some_and(|made| made.strong_count() == 0)
+        {
+            open.made.remove(&directory);
+        }
     }
 }
 
@@ -232,12 +259,19 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_handle_is_forgotten() {
+    fn a_listing_is_made_when_it_is_read_shared_and_forgotten() {
         let open = OpenListings::default();
-        let (first, second) = (open.insert(listing(0)), open.insert(listing(0)));
+        let directory = NodeId(5);
+        let (first, second) = (open.insert(directory), open.insert(directory));
         assert_ne!(first, second);
+        let one = open.get(first, |_| Some(listing(0))).unwrap();
+        let two = open.get(second, |_| panic!("it is made")).unwrap();
+        assert!(Arc::ptr_eq(&one, &two));
+        drop((one, two));
         open.remove(first);
-        assert!(open.get(first).is_none());
-        assert!(open.get(second).is_some());
+        assert!(open.get(first, |_| panic!("it is closed")).is_none());
+        assert!(open.get(second, |_| panic!("it is made")).is_some());
+        open.remove(second);
+        assert!(open.open.lock().made.is_empty());
     }
 }

@@ -45,6 +45,10 @@ pub(super) fn tree() -> Tree {
 
 /// Adds an empty file to the root.
 pub(super) fn put(tree: &mut Tree, name: &str, id: u64) {
-    let content = Content::Bytes(Vec::new().into());
+    put_content(tree, name, id, Content::Bytes(Vec::new().into()));
+}
+
+/// Adds something to the root.
+pub(super) fn put_content(tree: &mut Tree, name: &str, id: u64, content: Content) {
     tree.insert(name.as_ref(), node(id, NodeId::ROOT, 0o600, content));
 }

@@ -3,91 +3,89 @@
 //! Runs in the mount daemon, on its 2 to 4 session threads. The one place that implements
 //! `fuser::Filesystem`; what is answered is decided by small functions beside it, which know no reply.
 //!
-//! Invariants M1 to M4 of [`super`] are kept here. No lock is held while content is read.
+//! Invariants M1 to M4, M8 and M9 of [`super`] are kept here. No lock is held while content is read.
 
 mod attributes;
+mod capability;
 mod directory;
 mod ended;
 #[cfg(test)]
 mod fixture;
+mod live;
+mod open_file;
+mod opening;
 mod read;
 mod seek;
 mod xattr;
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags,
-    ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem,
+    FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
+    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 
-use self::attributes::{BLOCK_BYTES, Totals, file_attr};
+use self::attributes::{BLOCK_BYTES, Figures};
+use self::capability::{Wanted, configure};
 use self::directory::{Filled, Listing, OpenListings, Room};
 pub(super) use self::ended::{EndedNodes, spawn_invalidator};
+pub(super) use self::live::LateNotifier;
+use self::live::{ASKED_TTL, NAMED_TTL, live};
+use self::open_file::OpenFiles;
 pub use self::xattr::StatusSource;
 use self::xattr::XattrAnswer;
+use super::MountOptions;
 use super::errno::{Refusal, errno};
-use super::options::Caching;
-use crate::view::tree::{Node, NodeId, Tree};
+use super::options::{Audience, Permissions};
+use crate::view::tree::{Content, Node, NodeId, Tree};
 
-/// How long the kernel may keep attributes and names, absent names too: they never change (M1).
+/// How long the kernel may keep attributes and names, absent names too: they never change (M1), but for
+/// the attributes of live files (M8).
 const TTL: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Requests that the kernel may have under way on its own account, read-ahead above all.
-const BACKGROUND_REQUESTS_MAX: u16 = 64;
-/// Largest request; the kernel derives the size of reads from the size of writes.
-const REQUEST_BYTES_MAX: u32 = 1 << 20;
 /// Longest name of a file, as statfs says.
 const NAME_BYTES_MAX: u32 = 255;
 /// A node number belongs to one file for as long as the mount lives.
 const GENERATION: Generation = Generation(0);
 
-/// What is asked of the kernel if it offers it.
-///
-/// Not `ABORT_ERROR`: without it a session that was aborted ends like one that was unmounted. Not
-/// `AUTO_INVAL_DATA`: nothing is invalidated unless a pin ends, and then explicitly.
-const CAPABILITIES: [InitFlags; 7] = [
-    InitFlags::FUSE_ASYNC_READ,
-    InitFlags::FUSE_PARALLEL_DIROPS,
-    InitFlags::FUSE_DO_READDIRPLUS,
-    InitFlags::FUSE_READDIRPLUS_AUTO,
-    InitFlags::FUSE_EXPLICIT_INVAL_DATA,
-    InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_DIRECT_IO_ALLOW_MMAP,
-];
-
 /// A still tree behind `/dev/fuse`.
 #[derive(Debug)]
 pub(super) struct TreeFilesystem {
     tree: Arc<Tree>,
-    totals: Totals,
-    caching: Caching,
+    figures: Figures,
+    options: MountOptions,
     status: StatusSource,
     listings: OpenListings,
+    files: OpenFiles<BackingId>,
     ended: EndedNodes,
+    notifier: LateNotifier,
 }
 
 impl TreeFilesystem {
     /// Serves `tree`; nodes whose pin is found ended are reported through `ended`.
     pub(super) fn new(
         tree: Arc<Tree>,
-        caching: Caching,
+        options: MountOptions,
         status: StatusSource,
         ended: EndedNodes,
+        notifier: LateNotifier,
     ) -> Self {
         Self {
-            totals: Totals::of(&tree),
+            figures: Figures::of(&tree),
             tree,
-            caching,
+            options,
             status,
             listings: OpenListings::default(),
+            files: OpenFiles::new(),
             ended,
+            notifier,
         }
     }
 
@@ -95,35 +93,28 @@ impl TreeFilesystem {
         self.tree.node(NodeId(ino.0)).ok_or(Refusal::UnknownName)
     }
 
-    fn attr(&self, ino: INodeNo) -> Result<FileAttr, Refusal<'static>> {
-        Ok(file_attr(&self.tree, self.node(ino)?))
-    }
-
-    /// How a file is opened: for reading only (M3).
-    fn open_flags(&self, ino: INodeNo, flags: OpenFlags) -> Result<FopenFlags, Refusal<'static>> {
-        let node = self.node(ino)?;
-        if node.is_directory() {
-            return Err(Refusal::IsDirectory);
+    /// How long the attributes of a node count that are told together with its name. While it is open
+    /// they do not count at all, lest whoever lists a directory makes a reader's file older.
+    fn named_ttl(&self, node: &Node) -> Duration {
+        match live(node) {
+            None => TTL,
+            Some(_) if self.files.of_node(node.id).is_some() => ASKED_TTL,
+            Some(_) => NAMED_TTL,
         }
-        if flags.acc_mode() != OpenAccMode::O_RDONLY || flags.0 & libc::O_TRUNC != 0 {
-            return Err(Refusal::Write);
-        }
-        // After the end a cache that reads under way may have filled again must not be kept.
-        let caching = match self.caching {
-            Caching::Direct => FopenFlags::FOPEN_DIRECT_IO,
-            Caching::PageCache if self.ended.contains(node.id) => FopenFlags::empty(),
-            Caching::PageCache => FopenFlags::FOPEN_KEEP_CACHE,
-        };
-        Ok(caching | FopenFlags::FOPEN_NOFLUSH)
     }
 
     fn open_listing(&self, ino: INodeNo) -> Result<FileHandle, Refusal<'static>> {
-        let listing = Listing::of(&self.tree, self.node(ino)?).ok_or(Refusal::NotDirectory)?;
-        Ok(FileHandle(self.listings.insert(listing)))
+        let node = self.node(ino)?;
+        match node.is_directory() {
+            true => Ok(FileHandle(self.listings.insert(node.id))),
+            false => Err(Refusal::NotDirectory),
+        }
     }
 
     fn listing(&self, handle: FileHandle) -> Result<Arc<Listing>, Refusal<'static>> {
-        self.listings.get(handle.0).ok_or(Refusal::BadHandle)
+        let list = |directory| Listing::of(&self.tree, self.tree.node(directory)?);
+        let listing = self.listings.get(handle.0, list);
+        listing.ok_or(Refusal::BadHandle)
     }
 
     /// What access(2) says where the kernel does not compare modes itself.
@@ -132,29 +123,23 @@ impl TreeFilesystem {
         if mask.contains(AccessFlags::W_OK) {
             return Err(Refusal::Write);
         }
-        if mask.contains(AccessFlags::X_OK) && node.attributes.mode & 0o111 == 0 {
+        if mask.contains(AccessFlags::X_OK) && self.attr_of(node).perm & 0o111 == 0 {
             return Err(Refusal::Denied);
         }
         Ok(())
     }
-}
 
-/// Asks for what helps and is offered.
-fn configure(config: &mut KernelConfig) {
-    for capability in CAPABILITIES {
-        if config.add_capabilities(capability).is_err() {
-            tracing::debug!(?capability, "the kernel does not offer a capability");
+    /// What is asked of the kernel for this tree and mount.
+    fn wanted(&self) -> Wanted {
+        let Figures {
+            has_live, has_held, ..
+        } = self.figures;
+        Wanted {
+            has_live,
+            has_descriptors: has_live || has_held,
+            has_permissions: self.options.permissions == Permissions::Checked
+                || self.options.audience == Audience::Everybody,
         }
-    }
-    // Each of these gives the nearest value that is possible, where the wanted one is not.
-    if let Err(nearest) = config.set_max_background(BACKGROUND_REQUESTS_MAX) {
-        let _ = config.set_max_background(nearest);
-    }
-    if let Err(nearest) = config.set_max_write(REQUEST_BYTES_MAX) {
-        let _ = config.set_max_write(nearest);
-    }
-    if let Err(nearest) = config.set_max_readahead(REQUEST_BYTES_MAX) {
-        let _ = config.set_max_readahead(nearest);
     }
 }
 
@@ -168,35 +153,42 @@ fn send_xattr(reply: ReplyXattr, answer: Result<XattrAnswer, Refusal<'_>>) {
 
 impl Filesystem for TreeFilesystem {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        configure(config);
+        if configure(config, self.wanted()) {
+            self.files.allow_backing();
+        }
         Ok(())
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        if let Err(refusal) = self.node(parent) {
-            return reply.error(errno(&refusal));
-        }
+        let parent_node = match self.node(parent) {
+            Ok(node) => node,
+            Err(refusal) => return reply.error(errno(&refusal)),
+        };
         // The kernel passes on names that are longer than what statfs says.
         if name.len() > NAME_BYTES_MAX as usize {
             return reply.error(errno(&Refusal::LongName));
         }
         match self.tree.lookup(NodeId(parent.0), name) {
-            Some(node) => reply.entry(&TTL, &file_attr(&self.tree, node), GENERATION),
+            Some(node) => {
+                let (ttl, attr) = (self.named_ttl(node), self.attr_of(node));
+                reply.entry_with_ttls(&ttl, &TTL, &attr, GENERATION);
+            }
             // Node 0 means "there is none", and lets the kernel remember that: SQLite asks for its
             // journal at every read transaction.
-            None => match self.attr(parent) {
-                Ok(attr) => {
-                    let ino = INodeNo(0);
-                    reply.entry(&TTL, &FileAttr { ino, ..attr }, GENERATION);
-                }
-                Err(refusal) => reply.error(errno(&refusal)),
-            },
+            None => {
+                let ino = INodeNo(0);
+                let attr = self.attr_of(parent_node);
+                reply.entry(&TTL, &FileAttr { ino, ..attr }, GENERATION);
+            }
         }
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
-        match self.attr(ino) {
-            Ok(attr) => reply.attr(&TTL, &attr),
+        match self.node(ino) {
+            Ok(node) => {
+                let ttl = if live(node).is_some() { ASKED_TTL } else { TTL };
+                reply.attr(&ttl, &self.attr_of(node));
+            }
             Err(refusal) => reply.error(errno(&refusal)),
         }
     }
@@ -209,42 +201,60 @@ impl Filesystem for TreeFilesystem {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        match self.open_flags(ino, flags) {
-            Ok(flags) => reply.opened(FileHandle(0), flags),
+        match self.open_file(ino, flags, |fd| reply.open_backing(fd)) {
+            Ok((handle, open, flags)) => {
+                let backing = open.as_ref().and_then(|open| open.backing.as_ref());
+                match backing {
+                    Some(backing) => reply.opened_passthrough(FileHandle(handle), flags, backing),
+                    None => reply.opened(FileHandle(handle), flags),
+                }
+            }
             Err(refusal) => reply.error(errno(&refusal)),
         }
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.files.remove(fh.0);
+        reply.ok();
     }
 
     fn read(
         &self,
         _req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: u64,
         size: u32,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        read::with_bytes(self, NodeId(ino.0), offset, size, |answer| match answer {
+        let answer = |answer: Result<&[u8], Refusal<'_>>| match answer {
             Ok(bytes) => reply.data(bytes),
             Err(refusal) => reply.error(errno(&refusal)),
-        });
+        };
+        read::with_bytes(self, NodeId(ino.0), fh.0, offset, size, answer);
     }
 
     fn lseek(
         &self,
         _req: &Request,
         ino: INodeNo,
-        _fh: FileHandle,
+        fh: FileHandle,
         offset: i64,
         whence: i32,
         reply: ReplyLseek,
     ) {
-        let found = self
-            .node(ino)
-            .and_then(|node| seek::seek(node.size(), offset, whence));
-        match found {
+        match self.seek(ino, fh, offset, whence) {
             Ok(offset) => reply.offset(offset),
             Err(refusal) => reply.error(errno(&refusal)),
         }
@@ -331,8 +341,8 @@ impl Filesystem for TreeFilesystem {
             let Some(node) = self.tree.node(entry.id) else {
                 return Room::Added;
             };
-            let attr = file_attr(&self.tree, node);
-            let full = reply.add(attr.ino, next, &entry.name, &TTL, &attr, GENERATION);
+            let (ttl, attr) = (self.named_ttl(node), self.attr_of(node));
+            let full = reply.add(attr.ino, next, &entry.name, &ttl, &attr, GENERATION);
             if full { Room::Full } else { Room::Added }
         });
         match filled {
@@ -355,8 +365,8 @@ impl Filesystem for TreeFilesystem {
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let block_bytes = u32::try_from(BLOCK_BYTES).expect("a block has 512 bytes");
-        let Totals { blocks, nodes } = self.totals;
-        // Nothing is free: what cannot be written to has no room.
+        let Figures { blocks, nodes, .. } = self.figures;
+        // Nothing is free: what cannot be written to has no room. Live files count as they were listed.
         reply.statfs(
             blocks,
             0,
@@ -376,15 +386,18 @@ impl Filesystem for TreeFilesystem {
         send_xattr(reply, answer);
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        send_xattr(
-            reply,
-            self.node(ino).and_then(|node| xattr::list(node, size)),
-        );
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let answer = self.node(ino);
+        let answer = answer.and_then(|node| xattr::list(node, req.uid(), size));
+        send_xattr(reply, answer);
     }
 
-    fn readlink(&self, _req: &Request, _ino: INodeNo, reply: ReplyData) {
-        reply.error(errno(&Refusal::NotLink));
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        match self.node(ino).map(|node| &node.content) {
+            Ok(Content::Link(target)) => reply.data(target.as_bytes()),
+            Ok(_) => reply.error(errno(&Refusal::NotLink)),
+            Err(refusal) => reply.error(errno(&refusal)),
+        }
     }
 
     // Without these the kernel does what it does for file systems that know nothing of them.

@@ -5,18 +5,20 @@ use std::panic::{self, AssertUnwindSafe};
 
 use super::super::errno::Refusal;
 use super::TreeFilesystem;
-use crate::view::tree::{Node, NodeId, ReadError};
+use crate::os::{File, read_up_to};
+use crate::view::tree::{Content, Node, NodeId, ReadError};
 
 thread_local! {
     /// The bytes of the reply under way on this thread; as large as the largest request so far.
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Reads `[offset, offset + size)` of a node, as far as it has it, and hands `answer` the bytes, or
-/// the reason why there are none. The bytes are complete before anybody sees them.
+/// Reads `[offset, offset + size)` of a node that is open as `handle`, as far as it has it, and hands
+/// `answer` the bytes, or the reason why there are none. The bytes are complete before anybody sees them.
 pub(super) fn with_bytes<R>(
     filesystem: &TreeFilesystem,
     id: NodeId,
+    handle: u64,
     offset: u64,
     size: u32,
     answer: impl FnOnce(Result<&[u8], Refusal<'_>>) -> R,
@@ -24,8 +26,16 @@ pub(super) fn with_bytes<R>(
     let Some(node) = filesystem.tree.node(id) else {
         return answer(Err(Refusal::UnknownName));
     };
-    if node.is_directory() {
-        return answer(Err(Refusal::IsDirectory));
+    match &node.content {
+        Content::Directory(_) => return answer(Err(Refusal::IsDirectory)),
+        Content::Link(_) | Content::Special(_) => return answer(Err(Refusal::NotFile)),
+        Content::Live(_) => {
+            return match filesystem.files.get(handle) {
+                Some(open) => with_live_bytes(node, open.file.as_ref(), offset, size, answer),
+                None => answer(Err(Refusal::BadHandle)),
+            };
+        }
+        Content::Paged(_) | Content::Bytes(_) | Content::Held(_) => {}
     }
     if filesystem.ended.contains(id) {
         return answer(Err(Refusal::Ended));
@@ -43,6 +53,34 @@ pub(super) fn with_bytes<R>(
             Outcome::Whole => answer(Ok(out)),
             Outcome::Failed(error) => answer(Err(Refusal::Read(&error))),
             Outcome::Broken => answer(Err(Refusal::BrokenReader)),
+        }
+    })
+}
+
+/// Reads an open live file up to where it ends at this moment.
+fn with_live_bytes<R>(
+    node: &Node,
+    file: &dyn File,
+    offset: u64,
+    size: u32,
+    answer: impl FnOnce(Result<&[u8], Refusal<'_>>) -> R,
+) -> R {
+    let wanted = usize::try_from(size).unwrap_or(0);
+    BUFFER.with_borrow_mut(|buffer| {
+        if buffer.len() < wanted {
+            buffer.resize(wanted, 0);
+        }
+        let Some(out) = buffer.get_mut(..wanted) else {
+            return answer(Err(Refusal::BrokenReader));
+        };
+        let read = panic::catch_unwind(AssertUnwindSafe(|| read_up_to(file, out, offset)));
+        match read {
+            Ok(Ok(count)) => answer(out.get(..count).ok_or(Refusal::BrokenReader)),
+            Ok(Err(error)) => {
+                tracing::warn!(node = node.id.0, offset, wanted, %error, "a live file cannot be read");
+                answer(Err(Refusal::LiveRead))
+            }
+            Err(_) => answer(Err(Refusal::BrokenReader)),
         }
     })
 }
@@ -92,8 +130,8 @@ mod tests {
 
     use parking_lot::Mutex;
 
-    use super::super::super::options::Caching;
-    use super::super::{EndedNodes, StatusSource};
+    use super::super::super::options::MountOptions;
+    use super::super::{EndedNodes, LateNotifier, StatusSource};
     use super::*;
     use crate::view::tree::{Attributes, Content, EndSeen, RangeRead, Tree};
 
@@ -159,13 +197,15 @@ mod tests {
         tree.insert("file".as_ref(), node);
         let (ended, stale) = EndedNodes::new();
         let status = StatusSource::new(String::new);
-        let filesystem = TreeFilesystem::new(Arc::new(tree), Caching::PageCache, status, ended);
+        let options = MountOptions::default();
+        let late = LateNotifier::default();
+        let filesystem = TreeFilesystem::new(Arc::new(tree), options, status, ended, late);
         (filesystem, content, stale)
     }
 
     /// The length of a reply, or the errno.
     fn read(filesystem: &TreeFilesystem, id: NodeId, offset: u64, size: u32) -> Result<usize, i32> {
-        with_bytes(filesystem, id, offset, size, |answer| match answer {
+        with_bytes(filesystem, id, 0, offset, size, |answer| match answer {
             Ok(bytes) => {
                 for (byte, at) in bytes.iter().zip(offset..) {
                     assert_eq!(u64::from(*byte), at % 251);
