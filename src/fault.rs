@@ -127,6 +127,26 @@ faults! {
     ReadersForgotten = "readers-forgotten",
     /// A commit's wall clock is the machine's, also where that went back.
     WallClockBack = "wall-clock-back",
+
+    /// The read mark in a live SQLite database is let go right after the pin.
+    SqliteMarkDropped = "sqlite-mark-dropped",
+    /// The last frame of the pinned state in an SQLite log is left out.
+    SqliteFrameShort = "sqlite-frame-short",
+    /// The databases of a set are pinned without stopping their writers.
+    WritersNotStopped = "writers-not-stopped",
+    /// The SQLite log is read where only the database file may be.
+    SqliteLogUnderReadZero = "sqlite-log-under-read-zero",
+    /// The checks of frames and the last look at an SQLite pin are off; not a bug by itself, as above.
+    SqliteChecksOff = "sqlite-checks-off",
+
+    /// The lock of a pin in a foreign engine is let go before its view knows.
+    LetGoEarly = "let-go-early",
+    /// A read that overlaps a change of what its view is read from counts.
+    HandOverUnlooked = "hand-over-unlooked",
+    /// A copy of a database in rollback mode counts although the file was written since.
+    CopyUnverified = "copy-unverified",
+    /// A hot journal is not seen.
+    HotJournalUnseen = "hot-journal-unseen",
 }
 
 /// How often a thread lets the others go first to keep the window of a bug open.

@@ -33,6 +33,7 @@ use crate::os::{Host, process};
 use crate::pin::EndReason;
 use crate::source::{
     self, LeaseView, PinAs, PinnedSource, ReadMeter, SourceError, SourceFacts, SourceLease,
+    SqliteOptions, TreeOptions,
 };
 
 /// How long a view outlives its starter for the sake of those who still have a file of it open.
@@ -132,12 +133,15 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
         holder: &spec.holder,
         mount_point: Some(point.path()),
         options: spec.bounds.options(),
+        sqlite: SqliteOptions::default(),
+        tree: TreeOptions::default(),
     };
     let PinnedSource {
         tree,
         facts,
         reads,
         lease,
+        left_out: _,
     } = source::pin(&host, &spec.source, &pin_as)?;
     let record = registry.hold(&record_of(&host, spec, &point, &facts))?;
     let record = Arc::new(Mutex::new(Some(record)));
@@ -163,7 +167,7 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
         watch_input(view);
     }
     ready(Mounted {
-        timestamp: facts.timestamp.0,
+        timestamp: facts.timestamp.map_or(0, |timestamp| timestamp.0),
     });
     wait_unmounted(session)?;
     // Looked at while the pin should still hold: an end is for ever, whoever told of it or did not.
@@ -202,10 +206,14 @@ fn record_of(host: &Host, spec: &ViewSpec, point: &MountPoint, facts: &SourceFac
         pid: std::process::id(),
         started_wall_ns,
         pin_id: Some(facts.pin.to_string()),
-        timestamp: Some(facts.timestamp.0),
+        timestamp: facts.timestamp.map(|timestamp| timestamp.0),
         snapshot_wall_ns: Some(facts.wall_ns),
         expires_wall_ns: started_wall_ns.checked_add(max_age_ns),
-        facts: [("lsn".to_owned(), facts.lsn.to_string())].into(),
+        facts: facts
+            .lsn
+            .map(|lsn| ("lsn".to_owned(), lsn.to_string()))
+            .into_iter()
+            .collect(),
     }
 }
 
@@ -253,7 +261,7 @@ fn status_source(
             (_, Err(error)) => ("ended", Some(error.to_string())),
             (LeaseView::NoEngine, Ok(())) => ("no engine", None),
             (LeaseView::EngineGone | LeaseView::PassedOver, Ok(())) => ("engine gone", None),
-            (LeaseView::Held, Ok(())) => ("held", None),
+            (LeaseView::Held | LeaseView::Lost, Ok(())) => ("held", None),
         };
         let status = ViewStatus {
             state: state.to_owned(),
@@ -334,6 +342,7 @@ fn tell_lease(view: LeaseView) {
                 "no engine is there: the view stands, and the next one is asked for its pin"
             );
         }
+        LeaseView::Lost => tracing::error!("the pin is lost: reads fail"),
         LeaseView::PassedOver => {
             tracing::error!("the engine that started did not take the pin over: reads fail");
         }
@@ -414,9 +423,11 @@ impl StartedView {
 fn ending_now(reads: &dyn ReadMeter, seen: &Mutex<LeaseView>) -> Ending {
     let heard = || match *seen.lock() {
         LeaseView::Ended(reason) => Some(reason.to_string()),
-        LeaseView::Held | LeaseView::NoEngine | LeaseView::EngineGone | LeaseView::PassedOver => {
-            None
-        }
+        LeaseView::Held
+        | LeaseView::NoEngine
+        | LeaseView::EngineGone
+        | LeaseView::PassedOver
+        | LeaseView::Lost => None,
     };
     let pin_lost = reads.look().err().map(|error| {
         let clock = Host::system().clock;

@@ -74,6 +74,7 @@ pub use pin::{HandedOver, Pin, PinLimits};
 pub use pin_options::PinOptions;
 pub use pinning::{NativeHeader, PinTimes};
 use state::State;
+pub(crate) use trend::{Trend, used_up_in};
 
 /// Name of the pin server's socket in a database's directory.
 pub const SOCKET_FILE: &str = "control.sock";

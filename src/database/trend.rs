@@ -12,13 +12,13 @@ const ELAPSED_MIN: Duration = Duration::from_secs(1);
 
 /// See the head of the file. `now` never goes back.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Trend {
+pub(crate) struct Trend {
     samples: VecDeque<(Duration, u64)>,
 }
 
 impl Trend {
     /// Takes note of `value`; cheap enough for every second.
-    pub(super) fn observe(&mut self, now: Duration, value: u64) {
+    pub(crate) fn observe(&mut self, now: Duration, value: u64) {
         let is_due = |last: &(Duration, u64)| now.saturating_sub(last.0) >= STEP;
         if self.samples.back().is_none_or(is_due) {
             self.samples.push_back((now, value));
@@ -30,12 +30,12 @@ impl Trend {
     }
 
     /// Growth per second up to `value`; 0 if it did not grow.
-    pub(super) fn growth(&self, now: Duration, value: u64) -> u64 {
+    pub(crate) fn growth(&self, now: Duration, value: u64) -> u64 {
         self.rate(now, |before| value.saturating_sub(before))
     }
 
     /// Loss per second down to `value`; 0 if it did not shrink.
-    pub(super) fn decline(&self, now: Duration, value: u64) -> u64 {
+    pub(crate) fn decline(&self, now: Duration, value: u64) -> u64 {
         self.rate(now, |before| before.saturating_sub(value))
     }
 
@@ -53,7 +53,7 @@ impl Trend {
 }
 
 /// In what time `left_bytes` are used up; `None` if never at this rate.
-pub(super) fn used_up_in(left_bytes: u64, bytes_per_second: u64) -> Option<Duration> {
+pub(crate) fn used_up_in(left_bytes: u64, bytes_per_second: u64) -> Option<Duration> {
     let per_ms = u128::from(left_bytes).saturating_mul(1000);
     let ms = per_ms.checked_div(u128::from(bytes_per_second))?;
     Some(Duration::from_millis(u64::try_from(ms).unwrap_or(u64::MAX)))

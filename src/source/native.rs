@@ -278,12 +278,14 @@ pub(super) fn pin(
         facts: SourceFacts {
             kind: KIND,
             pin: facts.pin_id,
-            timestamp: facts.timestamp,
-            lsn: facts.lsn,
+            timestamp: Some(facts.timestamp),
+            lsn: Some(facts.lsn),
             wall_ns: facts.wall_ns,
+            skew: Duration::ZERO,
             max_age: Duration::from_millis(facts.max_age_ms),
         },
         reads: file,
+        left_out: Vec::new(),
     })
 }
 

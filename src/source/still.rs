@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::database::{Engine, PAGE_FILE, PinOptions};
+use crate::database::{Engine, PAGE_FILE};
 use crate::engine::error::{EngineError, HeaderFault};
 use crate::os::path::{FileType, canonical, metadata};
 use crate::os::{Host, OpenMode};
@@ -136,11 +136,7 @@ pub(super) fn is_passing(error: &SourceError) -> bool {
 }
 
 fn open_pinned(host: &Host, dir: &Path, holder: &str) -> Result<StillDatabase, SourceError> {
-    let pin_as = PinAs {
-        holder,
-        mount_point: None,
-        options: PinOptions::default(),
-    };
+    let pin_as = PinAs::plain(holder);
     let NativePin { file, lease, .. } = native::connect(host, dir, &pin_as)?;
     let still = Arc::new(ViewFile::new(file.clone()));
     let engine = Engine::open_still(host, still, CACHE_BYTES)?;

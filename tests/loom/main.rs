@@ -26,6 +26,7 @@
     reason = "the whole file is a test, and its numbers are small"
 )]
 
+mod hand_over;
 mod models;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -25,6 +25,7 @@ const PLACES: &[(Thing, &[&str])] = &[
     (Thing::Crate("anyhow"), &["src/cli", "src/main.rs"]),
     (Thing::Crate("tracing_subscriber"), &["src/cli", "src/main.rs"]),
     (Thing::Crate("redis_protocol"), &["src/server"]),
+    (Thing::Crate("rusqlite"), &["src/cli/sqlite.rs", "src/cli/sqlite"]),
     (Thing::Crate("nix"), &["src/os"]),
     (Thing::Crate("libc"), &["src/os"]),
     (Thing::Crate("memmap2"), &["src/os"]),
