@@ -16,9 +16,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::bounds::BoundArgs;
 use crate::cli::exit::{Exit, Failure};
+use crate::cli::omitted::Omitted;
 use crate::cli::output;
+use crate::cli::request::{self, SourceArgs, Words};
 use crate::cli::starter::{self, MOUNT_VARIABLE};
-use crate::mount::MountOptions;
+use crate::os::Host;
+use crate::source;
 
 /// What is to be mounted where; paths are absolute.
 #[derive(Clone, Debug)]
@@ -28,6 +31,19 @@ pub(crate) struct ViewSpec {
     pub(crate) options: Vec<String>,
     pub(crate) holder: String,
     pub(crate) bounds: BoundArgs,
+    pub(crate) asked: SourceArgs,
+}
+
+impl ViewSpec {
+    /// What the words after `-o` say, when all that is asked for is something that the source has.
+    ///
+    /// Errors: usage; those of recognising a source.
+    pub(crate) fn check(&self, host: &Host) -> Result<Words, Failure> {
+        let words = Words::parse(&self.options)?;
+        let kind = source::kind_of(host, &self.source, &self.asked.sqlite)?;
+        request::refuse_foreign(&self.source, kind, &words, &self.bounds, &self.asked)?;
+        Ok(words)
+    }
 }
 
 /// How long a view lives.
@@ -42,9 +58,16 @@ pub(crate) enum Life {
 }
 
 /// What the starter hears first.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Mounted {
-    pub(crate) timestamp: u64,
+    /// Number of the pinned commit, where the source numbers its commits.
+    pub(crate) timestamp: Option<u64>,
+    /// How many databases are pinned.
+    pub(crate) database_count: u64,
+    /// Microseconds between the first and the last pin.
+    pub(crate) skew_us: u64,
+    /// What is not shown.
+    pub(crate) omitted: Omitted,
 }
 
 /// What the starter hears.
@@ -65,23 +88,14 @@ pub(crate) struct Ending {
     pub(crate) failed_read: Option<String>,
 }
 
-/// The mount options in the words after `-o`.
-///
-/// Errors: usage, for one that there is not.
-pub(crate) fn mount_options(words: &[String]) -> Result<MountOptions, Failure> {
-    let mut options = MountOptions::default();
-    for words in words {
-        options.apply(words).map_err(Failure::usage)?;
-    }
-    Ok(options)
-}
-
 /// A daemon that was started and answers.
 #[derive(Debug)]
 pub(crate) struct Background {
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
+    /// What it said of its mount.
+    pub(crate) mounted: Mounted,
 }
 
 impl Background {
@@ -109,7 +123,7 @@ impl Background {
         let output = child.stdout.take().context("the daemon has no output")?;
         let mut output = BufReader::new(output);
         match hear(&mut output) {
-            Some(Report::Ready(_)) => {
+            Some(Report::Ready(mounted)) => {
                 if let Some(input) = input.as_mut().filter(|_| life == Life::OnceTakenOver) {
                     starter::say_taken_over(input).context("cannot hand the view over")?;
                 }
@@ -117,6 +131,7 @@ impl Background {
                     child,
                     input,
                     output,
+                    mounted,
                 })
             }
             Some(Report::Failed { exit, message }) => {
@@ -204,6 +219,7 @@ fn daemon_arguments(spec: &ViewSpec, life: Life) -> Vec<OsString> {
         arguments.extend(["-o".into(), options.into()]);
     }
     arguments.extend(spec.bounds.to_arguments());
+    arguments.extend(spec.asked.to_arguments());
     arguments.extend(["--holder".into(), (&spec.holder).into(), "--".into()]);
     arguments.extend([spec.source.clone().into(), spec.mount_point.clone().into()]);
     arguments

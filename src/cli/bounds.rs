@@ -1,4 +1,5 @@
-//! What bounds a pin, as people write it: `--max-age`, `--shadow-limit`, `--on-full`.
+//! What bounds a pin, as people write it: `--max-age`, `--shadow-limit`,
+//! `--source-wal-limit`, `--on-full`, `--max-lock`.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -7,32 +8,75 @@ use clap::Args;
 
 use crate::cli::size::{self, ByteSize};
 use crate::database::{OnFull, PinOptions};
+use crate::source::{SqliteOptions, WalFull};
 
-/// The units of a duration, in seconds.
-const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
+/// The units of an age, in seconds.
+const AGE_UNITS: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+/// The units of a lock's time, in milliseconds.
+const LOCK_UNITS: [(&str, u64); 2] = [("ms", 1), ("s", 1000)];
+/// Longer than any application waits for a lock.
+const LOCK_MAX: Duration = Duration::from_secs(60);
+
+/// What happens when a pin may keep no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FullPolicy {
+    /// The pin ends.
+    #[default]
+    Break,
+    /// A stillfs engine's checkpoints wait.
+    Hold,
+    /// What the view of an SQLite database still needs is copied, and its log let go.
+    Spill,
+}
 
 /// Options that bound a pin.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct BoundArgs {
     /// Age at which the pin ends by itself: a number with s, m, h or d [default: 24h]
     #[arg(long, value_name = "DURATION", value_parser = max_age, allow_hyphen_values = true)]
     pub(crate) max_age: Option<Duration>,
-    /// Bytes of old pages that the pin may keep [default: what it takes at the start, and half of the
-    /// space that is then free above the engine's floor]
+    /// stillfs databases: bytes of old pages that the pin may keep [default: what it takes at the start,
+    /// and half of the space that is then free above the engine's floor]
     #[arg(long, value_name = "SIZE", value_parser = size::nonzero, allow_hyphen_values = true)]
     pub(crate) shadow_limit: Option<ByteSize>,
-    /// What happens when the pin may keep no more: break ends it, hold lets the engine's checkpoints wait
-    /// until its log is full [default: break]
+    /// SQLite: bytes of a database's log at which --on-full happens, since no log can be used anew while
+    /// its database is pinned [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size::nonzero, allow_hyphen_values = true)]
+    pub(crate) source_wal_limit: Option<ByteSize>,
+    /// What happens when the pin may keep no more: break ends it; hold (stillfs databases) lets the engine's
+    /// checkpoints wait until its log is full; spill (SQLite) copies what the view still needs to a private
+    /// file, and lets the log go. In a directory hold and spill count for the databases that know them, and
+    /// break for the others [default: break]
     #[arg(long, value_name = "POLICY", value_parser = on_full)]
-    pub(crate) on_full: Option<OnFull>,
+    pub(crate) on_full: Option<FullPolicy>,
+    /// SQLite in a rollback mode: how long writers may be stopped while the database is copied; a number
+    /// with ms or s [default: 50ms]
+    #[arg(long, value_name = "DURATION", value_parser = max_lock, allow_hyphen_values = true)]
+    pub(crate) max_lock: Option<Duration>,
 }
 
 impl BoundArgs {
+    /// The bounds that every source knows, and those of a stillfs database.
     pub(crate) fn options(&self) -> PinOptions {
         PinOptions {
             max_age: self.max_age.unwrap_or(PinOptions::MAX_AGE_DEFAULT),
-            on_full: self.on_full.unwrap_or_default(),
+            on_full: match self.on_full.unwrap_or_default() {
+                FullPolicy::Hold => OnFull::Hold,
+                FullPolicy::Break | FullPolicy::Spill => OnFull::Break,
+            },
             shadow_limit_bytes: self.shadow_limit.map(|limit| limit.0),
+        }
+    }
+
+    /// Puts the bounds of SQLite databases in.
+    pub(crate) fn bound_sqlite(&self, options: &mut SqliteOptions) {
+        options.wal_limit_bytes = self.source_wal_limit.map(|limit| limit.0);
+        options.wal_full = match self.on_full.unwrap_or_default() {
+            FullPolicy::Spill => WalFull::Spill,
+            FullPolicy::Break | FullPolicy::Hold => WalFull::Break,
+        };
+        if let Some(max_lock) = self.max_lock {
+            options.max_lock = max_lock;
         }
     }
 
@@ -45,52 +89,69 @@ impl BoundArgs {
         if let Some(limit) = self.shadow_limit {
             words.extend(["--shadow-limit".to_owned(), limit.0.to_string()]);
         }
+        if let Some(limit) = self.source_wal_limit {
+            words.extend(["--source-wal-limit".to_owned(), limit.0.to_string()]);
+        }
         if let Some(on_full) = self.on_full {
-            words.extend(["--on-full".to_owned(), name_of(on_full).to_owned()]);
+            words.extend(["--on-full".to_owned(), on_full.name().to_owned()]);
+        }
+        if let Some(time) = self.max_lock {
+            words.extend(["--max-lock".to_owned(), format!("{}ms", time.as_millis())]);
         }
         words.into_iter().map(OsString::from).collect()
     }
 }
 
-/// A policy as it is written.
-pub(crate) fn name_of(on_full: OnFull) -> &'static str {
-    match on_full {
-        OnFull::Break => "break",
-        OnFull::Hold => "hold",
+impl FullPolicy {
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Break => "break",
+            Self::Hold => "hold",
+            Self::Spill => "spill",
+        }
     }
 }
 
 /// Errors: what to write instead.
-fn on_full(text: &str) -> Result<OnFull, String> {
-    match text {
-        "break" => Ok(OnFull::Break),
-        "hold" => Ok(OnFull::Hold),
-        "spill" => {
-            Err("spill is for SQLite sources: a stillfs database takes break or hold".to_owned())
-        }
-        _ => Err("write break or hold".to_owned()),
-    }
+fn on_full(text: &str) -> Result<FullPolicy, String> {
+    [FullPolicy::Break, FullPolicy::Hold, FullPolicy::Spill]
+        .into_iter()
+        .find(|policy| policy.name() == text)
+        .ok_or_else(|| "write break, hold or spill".to_owned())
 }
 
 /// Errors: what to write instead.
 fn max_age(text: &str) -> Result<Duration, String> {
-    let wrong = || "write a whole number with a unit: 90s, 30m, 24h or 2d".to_owned();
-    let unit = text.chars().next_back().ok_or_else(wrong)?;
-    let (_, seconds) = UNITS
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(wrong)?;
-    let number = text.strip_suffix(unit).ok_or_else(wrong)?;
-    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(wrong());
-    }
-    let age = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(*seconds));
-    age.map(Duration::from_secs)
+    let seconds = in_units(text, &AGE_UNITS)
+        .ok_or("write a whole number with a unit: 90s, 30m, 24h or 2d".to_owned())?;
+    seconds
+        .map(Duration::from_secs)
         .filter(|age| (PinOptions::MAX_AGE_MIN..=PinOptions::MAX_AGE_MAX).contains(age))
         .ok_or_else(|| "a maximum age is from 1s to 366d".to_owned())
+}
+
+/// Errors: what to write instead.
+fn max_lock(text: &str) -> Result<Duration, String> {
+    let millis = in_units(text, &LOCK_UNITS)
+        .ok_or("write a whole number with a unit: 50ms or 2s".to_owned())?;
+    millis
+        .map(Duration::from_millis)
+        .filter(|time| (Duration::from_millis(1)..=LOCK_MAX).contains(time))
+        .ok_or_else(|| "writers may be stopped for 1ms to 60s".to_owned())
+}
+
+/// A whole number with one of `units`, in the smallest: `None` if it is none, `Some(None)` if it is too
+/// large.
+fn in_units(text: &str, units: &[(&str, u64)]) -> Option<Option<u64>> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at_checked(digits)?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    if number.is_empty() {
+        return None;
+    }
+    let number = number.parse::<u64>().ok();
+    Some(number.and_then(|number| number.checked_mul(*factor)))
 }
 
 #[cfg(test)]
@@ -141,18 +202,47 @@ mod tests {
     }
 
     #[test]
-    fn policies_are_those_of_a_native_database() {
-        assert_eq!(parse(&[]).unwrap().options(), PinOptions::default());
-        let hold = parse(&["--on-full", "hold"]).unwrap().options();
-        assert_eq!(hold.on_full, OnFull::Hold);
-        let spill = parse(&["--on-full", "spill"]).unwrap_err();
-        assert!(spill.contains("for SQLite sources"), "{spill}");
+    fn policies_and_limits_reach_the_kind_of_source_that_has_them() {
+        let sqlite = |args: &BoundArgs| {
+            let mut options = SqliteOptions::default();
+            args.bound_sqlite(&mut options);
+            options
+        };
+        let nothing = parse(&[]).unwrap();
+        assert_eq!(nothing.options(), PinOptions::default());
+        assert_eq!(sqlite(&nothing), SqliteOptions::default());
+        let hold = parse(&["--on-full", "hold"]).unwrap();
+        assert_eq!(hold.options().on_full, OnFull::Hold);
+        assert_eq!(sqlite(&hold), SqliteOptions::default());
+        let spill = parse(&["--on-full", "spill", "--source-wal-limit", "1G"]).unwrap();
+        assert_eq!(spill.options(), PinOptions::default());
+        assert_eq!(sqlite(&spill).wal_full, WalFull::Spill);
+        assert_eq!(sqlite(&spill).wal_limit_bytes, Some(1 << 30));
         for text in ["", "Break", "wait"] {
             let error = parse(&["--on-full", text]).unwrap_err();
-            assert!(error.contains("break or hold"), "{text:?}: {error}");
+            assert!(error.contains("break, hold or spill"), "{text:?}: {error}");
         }
         for text in ["0", "1X"] {
             parse(&["--shadow-limit", text]).unwrap_err();
+            parse(&["--source-wal-limit", text]).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn times_of_a_lock_are_milliseconds_or_seconds() {
+        for (text, millis) in [("1ms", 1), ("50ms", 50), ("2s", 2000), ("60000ms", 60_000)] {
+            let max_lock = parse(&["--max-lock", text]).unwrap().max_lock;
+            assert_eq!(max_lock, Some(Duration::from_millis(millis)), "{text}");
+        }
+        for text in [
+            "", "50", "ms", "-1ms", "1.5s", "1 s", "1m", "50us", "1\u{e9}",
+        ] {
+            let error = parse(&["--max-lock", text]).unwrap_err();
+            assert!(error.contains("with a unit"), "{text:?}: {error}");
+        }
+        for text in ["0ms", "0s", "61s", "60001ms", "99999999999999999999s"] {
+            let error = parse(&["--max-lock", text]).unwrap_err();
+            assert!(error.contains("1ms to 60s"), "{text:?}: {error}");
         }
     }
 
@@ -170,11 +260,14 @@ mod tests {
                 "hold",
             ],
             &["--on-full", "break"],
+            &["--on-full", "spill", "--source-wal-limit", "64M"],
+            &["--max-lock", "50ms"],
+            &["--max-lock", "3s"],
         ] {
             let given = parse(words).unwrap();
             let passed = given.to_arguments();
             let passed: Vec<&str> = passed.iter().map(|word| word.to_str().unwrap()).collect();
-            assert_eq!(parse(&passed).unwrap().options(), given.options());
+            assert_eq!(parse(&passed).unwrap(), given);
         }
     }
 }

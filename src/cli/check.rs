@@ -5,6 +5,7 @@
 //! state: every page that belongs to it, and both copies of the header.
 
 mod finding;
+mod sqlite;
 
 use std::path::{Path, PathBuf};
 
@@ -26,14 +27,20 @@ use finding::FindingRow;
 /// Look for damage in a database
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exits 0 if nothing is wrong, 12 if something is damaged, 13 if the pin was lost meanwhile.
+Exits 0 if nothing is wrong, 12 if something is damaged, 13 if the pin was lost meanwhile, 3 if an
+SQLite file could not be checked because it is encrypted.
+
+SQLite databases are checked by SQLite's own integrity_check, in a view of the moment, so that no
+writer waits; rows that break a foreign key are told in a note.
 
 Examples:
   stillfs check /var/lib/app          running: by a pin of its own
+  stillfs check /var/lib/app/app.db   an SQLite database, running or a copy
   stillfs check /mnt/still --json     a mount, for programs
   stillfs check backup/               a copy")]
 pub(crate) struct CheckArgs {
-    /// A database: its directory (an engine may run on it), a mount, a copy, or a data.pages file
+    /// A database: its directory (an engine may run on it), a mount, a copy, a data.pages file, or an
+    /// SQLite file
     #[arg(value_name = "PATH")]
     pub(crate) path: PathBuf,
     /// Print one JSON object
@@ -63,6 +70,9 @@ struct Report {
     findings: Vec<FindingRow>,
     /// What is no damage but worth knowing.
     notes: Vec<String>,
+    /// The SQLite databases that were checked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    databases: Vec<sqlite::DatabaseRow>,
 }
 
 /// What was walked through.
@@ -86,6 +96,11 @@ struct TotalsRow {
 /// ended before all was read.
 pub(crate) fn run(args: &CheckArgs) -> Outcome {
     let host = Host::system();
+    if let Some(target) = sqlite::Target::of(&host, &args.path)? {
+        let (report, exit) = target.check(&args.path)?;
+        report.print(args.json);
+        return Ok(exit);
+    }
     let report = match still::open(&host, &args.path, "stillfs check") {
         Ok(still) => {
             let report = check(&still, &args.path)?;
@@ -97,11 +112,7 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
         }
         Err(error) => return Err(error.into()),
     };
-    if args.json {
-        output::json(&report);
-    } else {
-        report.lines().iter().for_each(|line| output::line(line));
-    }
+    report.print(args.json);
     Ok(if report.ok { Exit::Done } else { Exit::Corrupt })
 }
 
@@ -137,6 +148,7 @@ fn check(still: &StillDatabase, path: &Path) -> Result<Report, Failure> {
         finding_count,
         findings,
         notes,
+        databases: Vec::new(),
     };
     report.judge();
     Ok(report)
@@ -190,9 +202,18 @@ impl Report {
             finding_count: 1,
             findings: vec![finding],
             notes: Vec::new(),
+            databases: Vec::new(),
         };
         report.judge();
         report
+    }
+
+    fn print(&self, is_json: bool) {
+        if is_json {
+            output::json(self);
+        } else {
+            self.lines().iter().for_each(|line| output::line(line));
+        }
     }
 
     fn judge(&mut self) {
@@ -204,16 +225,23 @@ impl Report {
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         lines.extend(self.kind.map(|kind| match kind {
+            StillKind::Pinned if !self.databases.is_empty() => {
+                format!("{}: a view of this moment", self.path)
+            }
             StillKind::Pinned => format!("{}: a pin of the running engine", self.path),
             _ => format!("{}: as it lies on disk", self.path),
         }));
         if let (Some(timestamp), Some(lsn)) = (self.timestamp, self.lsn) {
             lines.push(format!("commit {timestamp} at LSN {lsn}"));
         }
-        if let (Some(size), Some(count)) = (self.page_size, self.page_count) {
+        // Each of several databases says so itself.
+        if let (Some(size), Some(count), true) =
+            (self.page_size, self.page_count, self.databases.is_empty())
+        {
             lines.push(format!("{count} pages of {size} bytes"));
         }
         lines.extend(self.totals.iter().flat_map(TotalsRow::lines));
+        lines.extend(self.databases.iter().map(sqlite::DatabaseRow::line));
         lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
         lines.extend(
             self.findings

@@ -2,6 +2,7 @@
 //!
 //! What it says to whoever started it, and how it knows that one's end: see `background`.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -14,26 +15,29 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::cli::age::Age;
-use crate::cli::background::{
-    Ending, Life, Mounted, Report, ViewSpec, mount_options, tell_trouble,
-};
+use crate::cli::background::{Ending, Life, Mounted, Report, ViewSpec, tell_trouble};
 use crate::cli::bounds::BoundArgs;
 use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::kind;
+use crate::cli::members::Members;
+use crate::cli::omitted::Omitted;
+use crate::cli::request::SourceArgs;
 use crate::cli::starter::{self, Heard};
+pub(crate) use crate::cli::view_status::ViewStatus;
+use crate::cli::view_status::ViewWatch;
 use crate::mount::registry::HeldRecord;
 use crate::mount::session::Unmounter;
-use crate::mount::{Lazy, MountPoint, MountRecord, MountedSession, Registry, StatusSource};
+use crate::mount::{Lazy, MountPoint, MountRecord, MountedSession, Registry};
 use crate::os::process::RunningProcess;
 use crate::os::{Host, process};
 use crate::pin::EndReason;
 use crate::source::{
-    self, LeaseView, PinAs, PinnedSource, ReadMeter, SourceError, SourceFacts, SourceLease,
-    SqliteOptions, TreeOptions,
+    self, Kind, LeaseView, LeftOut, PinAs, PinnedSource, ReadMeter, SourceError, SourceFacts,
+    SourceLease,
 };
 
 /// How long a view outlives its starter for the sake of those who still have a file of it open.
@@ -42,6 +46,9 @@ const ORPHAN_PATIENCE: Duration = Duration::from_secs(3);
 const LEASE_CHECK: Duration = Duration::from_millis(500);
 /// How long the engine may take to say why a pin ended.
 const REASON_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes of JSON for what is left out, in a report that has at most 64 KiB.
+const REPORT_ROWS_BYTES_MAX: usize = 48 << 10;
 
 /// Arguments of the hidden `daemon` command.
 #[derive(Debug, Args)]
@@ -58,6 +65,8 @@ pub(crate) struct DaemonArgs {
     once_taken_over: bool,
     #[command(flatten)]
     bounds: BoundArgs,
+    #[command(flatten)]
+    asked: SourceArgs,
 }
 
 /// The daemon's own process.
@@ -68,6 +77,7 @@ pub(crate) fn run(args: &DaemonArgs) -> ExitCode {
         options: args.options.clone(),
         holder: args.holder.clone(),
         bounds: args.bounds.clone(),
+        asked: args.asked.clone(),
     };
     let life = match (args.while_input, args.once_taken_over) {
         (true, _) => Life::AsLongAsInput,
@@ -125,58 +135,61 @@ fn report(report: &Report) {
 /// Pins and mounts, calls `ready`, serves until unmounted, and releases.
 pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted)) -> Outcome {
     let host = Host::system();
-    let options = mount_options(&spec.options)?;
-    source::recognise(&host, &spec.source)?;
+    let words = spec.check(&host)?;
     let registry = Registry::of_this_user()?;
     let point = MountPoint::check(&spec.mount_point, &spec.source, &registry)?;
     let pin_as = PinAs {
         holder: &spec.holder,
         mount_point: Some(point.path()),
         options: spec.bounds.options(),
-        sqlite: SqliteOptions::default(),
-        tree: TreeOptions::default(),
+        sqlite: spec.asked.sqlite_options(&words, &spec.bounds),
+        tree: spec.asked.tree_options(&words),
     };
     let PinnedSource {
         tree,
         facts,
         reads,
         lease,
-        left_out: _,
+        left_out,
     } = source::pin(&host, &spec.source, &pin_as)?;
-    let record = registry.hold(&record_of(&host, spec, &point, &facts))?;
-    let record = Arc::new(Mutex::new(Some(record)));
+    let mounted = mounted_of(&facts, &*reads, &left_out);
+    let record = record_of(&host, spec, &point, &facts, &mounted);
+    let record = Arc::new(Mutex::new(Some(registry.hold(&record)?)));
     let age = Age::start(host.clock.clone(), facts.max_age);
-    let watch = LeaseWatch::start(lease)?;
-    let status = status_source(&facts, reads.clone(), &watch, age.clone());
-    let aging = age.watch(reads.clone());
+    let lease = LeaseWatch::start(lease, reads.clone())?;
+    let view = ViewWatch {
+        reads: reads.clone(),
+        seen: lease.seen.clone(),
+        reconnects: lease.reconnects.clone(),
+        age: age.clone(),
+    };
+    let status = view.clone().status_source(&facts, &left_out);
+    let aging = age.watch(reads);
     let _aging = aging.context("cannot start the thread that watches the pin's age")?;
-    let session = crate::mount::mount(tree, &point, options, spec.source.as_os_str(), status)?;
+    let from = spec.source.as_os_str();
+    let session = crate::mount::mount(tree, &point, words.mount, from, status)?;
     watch_signals(life, session.unmounter())?;
     let finished = Arc::new(AtomicBool::new(false));
     if life != Life::UntilUnmounted {
-        let view = StartedView {
+        watch_input(StartedView {
             life,
             mount: spec.mount_point.clone(),
             unmounter: session.unmounter(),
             finished: finished.clone(),
-            give_up: watch.stop.clone(),
-            reads: reads.clone(),
-            seen: watch.seen.clone(),
+            give_up: lease.stop.clone(),
+            view: view.clone(),
             record: record.clone(),
-        };
-        watch_input(view);
+        });
     }
-    ready(Mounted {
-        timestamp: facts.timestamp.map_or(0, |timestamp| timestamp.0),
-    });
+    ready(mounted);
     wait_unmounted(session)?;
     // Looked at while the pin should still hold: an end is for ever, whoever told of it or did not.
-    let mut ending = ending_now(&*reads, &watch.seen);
+    let mut ending = ending_now(&view);
     if life == Life::AsLongAsInput && !finished.load(Ordering::SeqCst) {
         let reason = || "the view was unmounted before the command had ended".to_owned();
         ending.pin_lost.get_or_insert_with(reason);
     }
-    watch.release()?;
+    lease.release()?;
     // The record goes last: whoever waits for it may rely on the pin being released.
     drop(record.lock().take());
     match life {
@@ -196,7 +209,22 @@ fn wait_unmounted(session: MountedSession) -> Result<(), Failure> {
         .map_err(Failure::from)
 }
 
-fn record_of(host: &Host, spec: &ViewSpec, point: &MountPoint, facts: &SourceFacts) -> MountRecord {
+fn mounted_of(facts: &SourceFacts, reads: &dyn ReadMeter, left_out: &[LeftOut]) -> Mounted {
+    Mounted {
+        timestamp: facts.timestamp.map(|timestamp| timestamp.0),
+        database_count: reads.members().len() as u64,
+        skew_us: u64::try_from(facts.skew.as_micros()).unwrap_or(u64::MAX),
+        omitted: Omitted::of(left_out, REPORT_ROWS_BYTES_MAX),
+    }
+}
+
+fn record_of(
+    host: &Host,
+    spec: &ViewSpec,
+    point: &MountPoint,
+    facts: &SourceFacts,
+    mounted: &Mounted,
+) -> MountRecord {
     let started_wall_ns = host.clock.wall_ns();
     let max_age_ns = u64::try_from(facts.max_age.as_nanos()).unwrap_or(u64::MAX);
     MountRecord {
@@ -209,76 +237,25 @@ fn record_of(host: &Host, spec: &ViewSpec, point: &MountPoint, facts: &SourceFac
         timestamp: facts.timestamp.map(|timestamp| timestamp.0),
         snapshot_wall_ns: Some(facts.wall_ns),
         expires_wall_ns: started_wall_ns.checked_add(max_age_ns),
-        facts: facts
-            .lsn
-            .map(|lsn| ("lsn".to_owned(), lsn.to_string()))
-            .into_iter()
-            .collect(),
+        facts: facts_of(spec, facts, mounted),
     }
 }
 
-/// What `user.stillfs.status` of a mount's root says.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct ViewStatus {
-    /// `held`, `no engine`, `engine gone` or `ended`.
-    pub(crate) state: String,
-    /// How often an engine that started gave the pin back.
-    #[serde(default)]
-    pub(crate) reconnects: u64,
-    /// Why it ended, if it did.
-    pub(crate) reason: Option<String>,
-    pub(crate) pin: String,
-    pub(crate) age_seconds: u64,
-    /// When the pin is at its maximum age.
-    pub(crate) ends_in_seconds: u64,
-    /// What is to be told of a held pin: that it ends soon.
-    pub(crate) warning: Option<String>,
-    pub(crate) bytes_served: u64,
-    pub(crate) live_pages: u64,
-    pub(crate) shadow_pages: u64,
-    pub(crate) failed_checks: u64,
-    /// The last read that failed while the pin held, if one did.
-    #[serde(default)]
-    pub(crate) failed_read: Option<String>,
-}
-
-fn status_source(
-    facts: &SourceFacts,
-    reads: Arc<dyn ReadMeter>,
-    watch: &LeaseWatch,
-    age: Age,
-) -> StatusSource {
-    let (seen, reconnects) = (watch.seen.clone(), watch.reconnects.clone());
-    let (pin, max_age) = (facts.pin.to_string(), facts.max_age);
-    StatusSource::new(move || {
-        let counts = reads.counts();
-        let (state, reason) = match (*seen.lock(), reads.look()) {
-            (LeaseView::Ended(reason), _) => ("ended", Some(reason.to_string())),
-            (LeaseView::PassedOver, Err(error)) => {
-                let reason = format!("the engine that started did not take the pin over: {error}");
-                ("ended", Some(reason))
-            }
-            (_, Err(error)) => ("ended", Some(error.to_string())),
-            (LeaseView::NoEngine, Ok(())) => ("no engine", None),
-            (LeaseView::EngineGone | LeaseView::PassedOver, Ok(())) => ("engine gone", None),
-            (LeaseView::Held | LeaseView::Lost, Ok(())) => ("held", None),
-        };
-        let status = ViewStatus {
-            state: state.to_owned(),
-            reconnects: reconnects.load(Ordering::Relaxed),
-            reason,
-            pin: pin.clone(),
-            age_seconds: max_age.saturating_sub(age.left()).as_secs(),
-            ends_in_seconds: age.left().as_secs(),
-            warning: age.warning().filter(|_| state != "ended"),
-            bytes_served: counts.served_bytes,
-            live_pages: counts.live_pages,
-            shadow_pages: counts.shadow_pages,
-            failed_checks: counts.failed_checks,
-            failed_read: reads.last_failure(),
-        };
-        serde_json::to_string(&status).unwrap_or_default()
-    })
+/// What of a view is known from its record alone, also when its daemon has died.
+fn facts_of(spec: &ViewSpec, facts: &SourceFacts, mounted: &Mounted) -> BTreeMap<String, String> {
+    let lsn = facts.lsn.map(|lsn| ("lsn", lsn.0));
+    // A stillfs database is one by itself.
+    let is_set = kind::of_name(facts.kind) != Kind::Native;
+    let of_set = [
+        ("database_count", mounted.database_count),
+        ("left_out_count", mounted.omitted.count),
+        ("skew_us", mounted.skew_us),
+        ("is_atomic_set", u64::from(spec.asked.atomic_set)),
+    ];
+    let of_set = of_set.into_iter().filter(|_| is_set);
+    let all = lsn.into_iter().chain(of_set);
+    all.map(|(name, value)| (name.to_owned(), value.to_string()))
+        .collect()
 }
 
 /// The thread that listens to the engine while the view is mounted.
@@ -290,7 +267,7 @@ struct LeaseWatch {
 }
 
 impl LeaseWatch {
-    fn start(mut lease: Box<dyn SourceLease>) -> Result<Self, Failure> {
+    fn start(mut lease: Box<dyn SourceLease>, reads: Arc<dyn ReadMeter>) -> Result<Self, Failure> {
         let seen = Arc::new(Mutex::new(lease.watch(Duration::ZERO)));
         let stop = Arc::new(AtomicBool::new(false));
         let reconnects = Arc::new(AtomicU64::new(0));
@@ -301,7 +278,7 @@ impl LeaseWatch {
                 counts.store(lease.reconnects(), Ordering::Relaxed);
                 let before = std::mem::replace(&mut *sees.lock(), view);
                 if before != view {
-                    tell_lease(view);
+                    tell_lease(view, &*reads);
                 }
             }
             let released = lease.release();
@@ -331,7 +308,7 @@ impl LeaseWatch {
     }
 }
 
-fn tell_lease(view: LeaseView) {
+fn tell_lease(view: LeaseView, reads: &dyn ReadMeter) {
     match view {
         LeaseView::Held => tracing::info!("the engine that started gave the pin back"),
         LeaseView::Ended(reason) => {
@@ -342,7 +319,12 @@ fn tell_lease(view: LeaseView) {
                 "no engine is there: the view stands, and the next one is asked for its pin"
             );
         }
-        LeaseView::Lost => tracing::error!("the pin is lost: reads fail"),
+        LeaseView::Lost => {
+            let reason = Members::of(reads.members(), usize::MAX).end_reason();
+            let reason = reason.or_else(|| Some(reads.look().err()?.to_string()));
+            let reason = reason.unwrap_or_default();
+            tracing::error!(%reason, "the pin is lost: reads of what it showed fail");
+        }
         LeaseView::PassedOver => {
             tracing::error!("the engine that started did not take the pin over: reads fail");
         }
@@ -377,8 +359,7 @@ struct StartedView {
     finished: Arc<AtomicBool>,
     /// Makes the thread of the lease release the pin.
     give_up: Arc<AtomicBool>,
-    reads: Arc<dyn ReadMeter>,
-    seen: Arc<Mutex<LeaseView>>,
+    view: ViewWatch,
     record: Arc<Mutex<Option<HeldRecord>>>,
 }
 
@@ -401,7 +382,7 @@ impl StartedView {
     fn end(self) -> ! {
         take_away(&self.unmounter);
         Host::system().clock.sleep(ORPHAN_PATIENCE);
-        report(&Report::Over(ending_now(&*self.reads, &self.seen)));
+        report(&Report::Over(ending_now(&self.view)));
         drop(self.record.lock().take());
         std::process::exit(Exit::Done.code().into())
     }
@@ -418,10 +399,10 @@ impl StartedView {
     }
 }
 
-/// How the view is at this moment. That a pin ended is told by its index; why, by the engine, which may
-/// take a moment longer.
-fn ending_now(reads: &dyn ReadMeter, seen: &Mutex<LeaseView>) -> Ending {
-    let heard = || match *seen.lock() {
+/// How the view is at this moment. That a pin ended is told by a look; why, by the engine where there
+/// is one, which may take a moment longer.
+fn ending_now(view: &ViewWatch) -> Ending {
+    let heard = || match *view.seen.lock() {
         LeaseView::Ended(reason) => Some(reason.to_string()),
         LeaseView::Held
         | LeaseView::NoEngine
@@ -429,18 +410,20 @@ fn ending_now(reads: &dyn ReadMeter, seen: &Mutex<LeaseView>) -> Ending {
         | LeaseView::PassedOver
         | LeaseView::Lost => None,
     };
-    let pin_lost = reads.look().err().map(|error| {
+    let pin_lost = view.reads.look().err().map(|error| {
+        if let Some(reason) = view.end_reason() {
+            return reason;
+        }
         let clock = Host::system().clock;
         let until = clock.monotonic() + REASON_PATIENCE;
-        while *seen.lock() == LeaseView::Held && clock.monotonic() < until {
+        while *view.seen.lock() == LeaseView::Held && clock.monotonic() < until {
             clock.sleep(LEASE_CHECK / 10);
         }
         heard().unwrap_or_else(|| error.to_string())
     });
-    let failed_read = reads.last_failure();
     Ending {
         pin_lost,
-        failed_read,
+        failed_read: view.reads.last_failure(),
     }
 }
 

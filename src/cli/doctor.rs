@@ -13,6 +13,7 @@ mod finding;
 mod machine;
 mod mounts;
 mod source;
+mod sqlite;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ Exits 0 if there is no problem, 1 if there is one; warnings do not count.
 Examples:
   stillfs doctor                       this machine, and the mounts of this user
   stillfs doctor /var/lib/app          also the database there, its engine and its pins
+  stillfs doctor /var/lib/app/app.db   also an SQLite database, and who has it open
   stillfs doctor /mnt/still --json     also a view; for programs")]
 pub(crate) struct DoctorArgs {
     /// A source or a mount point.
@@ -84,7 +86,7 @@ fn look_at(host: &Host, path: &Path, mounts: &mounts::Mounts, findings: &mut Vec
     match answer.error().map_or_else(|| canonical(path), Err) {
         Ok(path) => {
             if !mounts.view(&path, findings) {
-                source::look(host, &path, findings);
+                source::look(host, &path, mounts, findings);
             }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

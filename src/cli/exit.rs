@@ -10,6 +10,7 @@ use crate::mount::unmount::UnmountError;
 use crate::pin::{PinError, RefusalKind};
 use crate::server::ServerError;
 use crate::source::SourceError;
+use crate::source::sqlite::{RecoveryError, Unpinnable};
 use crate::view::tree::ReadError;
 
 /// How a command ended.
@@ -152,15 +153,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(exit_of_read(error));
     }
     if let Some(error) = cause.downcast_ref::<SourceError>() {
-        return match error {
-            SourceError::Pin(error) => Some(exit_of_pin(error)),
-            SourceError::View(error) => Some(exit_of_read(error)),
-            SourceError::Engine(error) => Some(exit_of_engine(error)),
-            SourceError::Database(error) => Some(exit_of_kind(error.kind())),
-            SourceError::NoPinServer { .. } => Some(Exit::InUse),
-            SourceError::Moved { .. } => Some(Exit::Corrupt),
-            _ => None,
-        };
+        return exit_of_source(error);
     }
     match cause.downcast_ref::<PointError>() {
         Some(PointError::AlreadyMounted { .. }) => return Some(Exit::InUse),
@@ -176,6 +169,67 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
         return Some(Exit::InUse);
     }
     None
+}
+
+fn exit_of_source(error: &SourceError) -> Option<Exit> {
+    match error {
+        SourceError::Pin(error) => Some(exit_of_pin(error)),
+        SourceError::View(error) => Some(exit_of_read(error)),
+        SourceError::Engine(error) => Some(exit_of_engine(error)),
+        SourceError::Database(error) => Some(exit_of_kind(error.kind())),
+        SourceError::NoPinServer { .. } => Some(Exit::InUse),
+        SourceError::Moved { .. } => Some(Exit::Corrupt),
+        SourceError::Sqlite { reason, .. } => Some(exit_of_unpinnable(reason)),
+        SourceError::Members { first, .. } => exit_of_source(first),
+        _ => None,
+    }
+}
+
+/// Whoever is in the way may leave it; what cannot be is damage; the rest needs somebody to act.
+fn exit_of_unpinnable(reason: &Unpinnable) -> Exit {
+    match reason {
+        Unpinnable::Locked { .. }
+        | Unpinnable::Writing { .. }
+        | Unpinnable::NoMark
+        | Unpinnable::Replaced
+        | Unpinnable::Changed
+        | Unpinnable::ModeChanged
+        | Unpinnable::CopyTooLong { .. } => Exit::InUse,
+        Unpinnable::Damaged { .. } => Exit::Corrupt,
+        Unpinnable::Recovery(error) => exit_of_recovery(error),
+        Unpinnable::NeedsRecovery
+        | Unpinnable::HeaderUnreadable
+        | Unpinnable::NoClone(_)
+        | Unpinnable::NotRecovered
+        | Unpinnable::FileSystem(_)
+        | Unpinnable::IndexNotWritable
+        | Unpinnable::OtherIndex { .. }
+        | Unpinnable::StrangeFile { .. }
+        | Unpinnable::LogRemoved
+        | Unpinnable::TwoLogs
+        | Unpinnable::EmptyBesideLog
+        | Unpinnable::OthersMayWrite
+        | Unpinnable::HotJournalOnReadOnlyMedia
+        | Unpinnable::StaysHot
+        | Unpinnable::LockIgnored
+        | Unpinnable::NoCopy(_)
+        | Unpinnable::LogAtLimit { .. } => Exit::Failed,
+    }
+}
+
+fn exit_of_recovery(error: &RecoveryError) -> Exit {
+    match error {
+        RecoveryError::Busy { .. } | RecoveryError::Silent { .. } => Exit::InUse,
+        RecoveryError::Damaged { .. } => Exit::Corrupt,
+        RecoveryError::NotADatabase { .. }
+        | RecoveryError::ReadOnly { .. }
+        | RecoveryError::NoRoom { .. }
+        | RecoveryError::Unreachable { .. }
+        | RecoveryError::LogOfNothing
+        | RecoveryError::Lost { .. }
+        | RecoveryError::NotStarted { .. }
+        | RecoveryError::Sqlite { .. } => Exit::Failed,
+    }
 }
 
 /// A read of a pinned view fails inside of an engine's I/O error.
@@ -226,5 +280,32 @@ fn exit_of_read(error: &ReadError) -> Exit {
         | ReadError::Entry { .. }
         | ReadError::IndexHeader => Exit::Corrupt,
         ReadError::Io { .. } | ReadError::Range { .. } => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn databases_that_cannot_be_pinned_have_the_code_of_their_reason() {
+        let sqlite = |reason| SourceError::Sqlite {
+            path: "/a.db".into(),
+            reason,
+        };
+        let damaged = Unpinnable::Damaged { what: "its log" };
+        for (reason, exit) in [
+            (Unpinnable::NeedsRecovery, Exit::Failed),
+            (Unpinnable::NoMark, Exit::InUse),
+            (damaged, Exit::Corrupt),
+        ] {
+            assert_eq!(Failure::from(sqlite(reason)).exit, exit);
+        }
+        // Of several databases the first decides.
+        let several = SourceError::Members {
+            first: Box::new(sqlite(Unpinnable::Replaced)),
+            others: 2,
+        };
+        assert_eq!(Failure::from(several).exit, Exit::InUse);
     }
 }

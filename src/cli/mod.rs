@@ -18,16 +18,22 @@ mod daemon;
 mod doctor;
 mod dump;
 mod exit;
+mod kind;
 mod load;
+mod members;
 mod mount;
+mod omitted;
 mod output;
 mod probe;
+mod request;
 mod run;
 mod serve;
 mod size;
+mod sqlite;
 mod starter;
 mod status;
 mod umount;
+mod view_status;
 
 use std::process::ExitCode;
 
@@ -63,7 +69,8 @@ struct Cli {
 const AFTER_HELP: &str = "\
 Examples:
   stillfs serve /var/lib/app                        run an engine, Redis protocol on 127.0.0.1:6380
-  stillfs mount /var/lib/app /mnt/still             pin now, show data.pages as of now
+  stillfs mount /var/lib/app /mnt/still             pin now, show the database as of now
+  stillfs mount /var/lib/app/app.db /mnt/still      the same of a live SQLite file
   tar -C /mnt/still -cf backup.tar .                any copy tool makes a consistent backup
   stillfs umount /mnt/still                         release the pin
   stillfs run /var/lib/app -- restic backup {}      the three of them in one
@@ -73,13 +80,13 @@ Exit codes:
   0 done   1 failed   2 usage   3 done but something left out   4 an alert is raised
   10 repository missing   11 locked or in use   12 corrupt   13 pin lost or snapshot broken
   14 wrong key   130 interrupted
-  run: COMMAND's status, or 13 / 3, or 125 stillfs failed, 126 / 127 COMMAND cannot be run / not found";
+  run: COMMAND's status, or 13 / 3, or 125 stillfs failed, 126 / 127 COMMAND not run / not found";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run an engine on a directory and serve it to Redis clients.
     Serve(serve::ServeArgs),
-    /// Pin a database, running or not, and show it as a folder of still files.
+    /// Pin running databases, and show them as a folder of still files.
     Mount(mount::MountArgs),
     /// Unmount a view and wait until its pin is released.
     #[command(alias = "unmount")]
@@ -102,6 +109,9 @@ enum Command {
     /// What asks a file system that may never answer.
     #[command(hide = true)]
     Probe(probe::ProbeArgs),
+    /// What lets SQLite work on a database, in a process of its own.
+    #[command(hide = true)]
+    Sqlite(sqlite::SqliteArgs),
 }
 
 /// Parses the command line, runs the command, and gives the exit code.
@@ -135,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Load(args) => load::run(args),
         Command::Daemon(args) => return daemon::run(args),
         Command::Probe(args) => probe::run(args),
+        Command::Sqlite(args) => sqlite::run(args),
     };
     finish(outcome)
 }
@@ -145,6 +156,25 @@ fn finish(outcome: Outcome) -> ExitCode {
         Err(failure) => {
             output::problem(&failure.text());
             failure.exit.into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// What is broken by hand must not be broken again where help is at its widest.
+    #[test]
+    fn lines_of_help_fit() {
+        let cli = Cli::command();
+        for command in cli.get_subcommands().chain([&cli]) {
+            let help = command.get_after_help().map(ToString::to_string);
+            for line in help.unwrap_or_default().lines() {
+                assert!(line.len() <= 100, "{}: {line}", command.get_name());
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a command prints: the only place that writes to the standard streams.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -14,6 +15,24 @@ pub(crate) fn line(text: &str) {
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());
 }
 
+/// A path as text: what is not UTF-8 replaced, control characters written out, so that no file's name
+/// makes a line of its own or talks to the terminal.
+pub(crate) fn path(path: &Path) -> String {
+    plain(&path.to_string_lossy())
+}
+
+/// The text with its control characters written out.
+pub(crate) fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            control if control.is_control() => plain.extend(control.escape_default()),
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
 /// One JSON document on standard output.
 pub(crate) fn json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
@@ -22,9 +41,9 @@ pub(crate) fn json(value: &impl Serialize) {
     }
 }
 
-/// One line on standard error, with the program's name.
+/// One line on standard error, with the program's name. Names of files may be in it.
 pub(crate) fn problem(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "stillfs: {text}");
+    let _ = writeln!(io::stderr().lock(), "stillfs: {}", plain(text));
 }
 
 /// Starts the log on standard error. Errors: a level that there is not.
@@ -76,6 +95,10 @@ mod tests {
         assert_eq!(bytes(1536), "1.5 KiB");
         assert_eq!(bytes(u64::from(u32::MAX) + 1), "4.0 GiB");
         assert_eq!(bytes(u64::MAX), "16383.9 PiB");
+        assert_eq!(
+            path("/a\n\u{1b}[1m\u{e4}".as_ref()),
+            "/a\\n\\u{1b}[1m\u{e4}"
+        );
         assert_eq!(duration(Duration::from_secs(59)), "59s");
         assert_eq!(duration(Duration::from_secs(3 * 86_400 + 7200)), "3d02h");
     }

@@ -15,38 +15,40 @@ use sha2::{Digest, Sha256};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 
-use crate::cli::background::{self, Background, Life, ViewSpec};
+use crate::cli::background::{self, Background, Life};
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::mount::{ViewArgs, absolute};
 use crate::cli::output;
+use crate::cli::probe;
 use crate::cli::starter::MOUNT_VARIABLE;
 use crate::mount::point::PointError;
 use crate::mount::{Lazy, MountPoint, Registry, unmount};
 use crate::os::{Host, path, process};
-use crate::source;
 
 /// Arguments of `stillfs run`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Every {} in COMMAND's arguments, and $STILLFS_MOUNT, is where the view is mounted. Without --at that
 is the same path at every run for a source, since restic and borg know files by their path.
-Exits with COMMAND's status; 13 if the pin was lost or a read of the view failed, whatever COMMAND
-made of it, or if the view was unmounted under it; 125 if stillfs itself failed; 126 or 127 if
-COMMAND cannot be run or was not found. If run itself is killed, the pin goes and COMMAND reads errors,
-not an empty directory; the mount goes when nobody of COMMAND lives.
+Exits with COMMAND's status; 13 if a pin was lost or a read of the view failed, whatever COMMAND
+made of it, or if the view was unmounted under it; 3 if COMMAND succeeded and something was left
+out; 125 if stillfs itself failed; 126 or 127 if COMMAND cannot be run or was not found. If run
+itself is killed, the pin goes and COMMAND reads errors, not an empty directory; the mount goes when
+nobody of COMMAND lives. What the options mean for each kind of source: stillfs mount --help.
 
 Examples:
   stillfs run /var/lib/app -- tar -C {} -cf backup.tar .
-  stillfs run /var/lib/app -- restic backup {}")]
+  stillfs run /var/lib/app -- restic backup {}
+  stillfs run /var/lib/app/app.db -- cp {}/app.db copy.db")]
 pub(crate) struct RunArgs {
-    /// The database: its directory, whether an engine runs on it or not.
+    /// A stillfs database (its directory), an SQLite file, or a directory with databases in it
     source: PathBuf,
-    /// Where to mount the view: an empty directory.
+    /// Where to mount the view: an empty directory
     #[arg(long, value_name = "MOUNTPOINT")]
     at: Option<PathBuf>,
     #[command(flatten)]
     view: ViewArgs,
-    /// The command to run on the view.
+    /// The command to run on the view
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -67,32 +69,44 @@ pub(crate) fn run(args: &RunArgs) -> ExitCode {
 }
 
 fn run_on_view(args: &RunArgs) -> Result<u8, Failure> {
-    args.view.check()?;
     let source = absolute(&args.source)?;
+    let holder = format!("stillfs run {}", args.command[0].to_string_lossy());
+    let mut spec = args.view.spec(source, PathBuf::new(), holder)?;
     // Before a mount point is made for it, which would stay.
-    source::recognise(&Host::system(), &source)?;
+    spec.check(&Host::system())?;
     // Before anything is mounted: a signal from here on ends in an orderly release.
     let signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])
         .context("cannot listen to signals")?;
-    let mount_point = match &args.at {
+    spec.mount_point = match &args.at {
         Some(at) => absolute(at)?,
-        None => own_mount_point(&source)?,
+        None => own_mount_point(&spec.source)?,
     };
-    let spec = ViewSpec {
-        source,
-        mount_point,
-        options: args.view.options.clone(),
-        holder: format!("stillfs run {}", args.command[0].to_string_lossy()),
-        bounds: args.view.bounds.clone(),
-    };
-    let mut view = Background::start(&spec, Life::AsLongAsInput, args.view.log.as_deref())?;
+    let started = Background::start(&spec, Life::AsLongAsInput, args.view.log.as_deref());
+    let mut view = started.map_err(|failure| match args.at {
+        Some(_) => failure,
+        None => leave_mount_point(failure, &spec.mount_point),
+    })?;
+    let omitted = view.mounted.omitted.tell();
     let ran = run_command(&args.command, &spec.mount_point, signals, &mut view);
     let ending = view.finish();
     let code = ran?;
     match background::tell_trouble(&ending?) {
         Some(exit) => Ok(exit.code()),
+        None if code == Exit::Done.code() => Ok(omitted.code()),
         None => Ok(code),
     }
+}
+
+/// After a view could not be mounted on a mount point of ours: tells of another run that has it.
+fn leave_mount_point(failure: Failure, mount_point: &Path) -> Failure {
+    if failure.exit == Exit::InUse && probe::is_view(mount_point) {
+        let text =
+            "another stillfs run of it is under way: wait for it, or choose a place with --at";
+        return Failure::new(failure.exit, failure.error.context(text));
+    }
+    // For nothing; one that is in use stays.
+    let _ = path::remove_dir(mount_point);
+    failure
 }
 
 fn run_command(

@@ -20,6 +20,8 @@ use crate::os::mount_table::{self, MountEntry, MountIdentity};
 use crate::os::path::file_type_of;
 use crate::os::{Clock, Host};
 
+/// How long a daemon may take to let go of a view that seems to be mounted elsewhere too.
+const NUMBER_PATIENCE: Duration = Duration::from_secs(1);
 /// How long nothing is said.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a view may be busy before that is said: a look at it holds it for a moment.
@@ -31,11 +33,11 @@ const RELEASE_PATIENCE: Duration = Duration::from_secs(60);
 /// Arguments of `stillfs umount`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Returns when the pin is released. Exits 13 if it had ended before, by its age, its shadow limit or a
-full disk, because an engine did not take it over, or if a read of the view failed: a copy that was
-made may then be incomplete, whatever the copy tool said. Exits 3 if the view is still in use elsewhere
-(mount --bind, an overlay, a container), where its pin lasts. Also cleans the mount point of a daemon
-that died.
+Returns when the pin is released. Exits 13 if it had ended before, by its age, a limit or a full
+disk, because an engine did not take it over, or an SQLite log was removed, or if a read of the view
+failed: a copy that was made may then be incomplete, whatever the copy tool said. Exits 3 if the
+view is still in use elsewhere (mount --bind, an overlay, a container), where its pin lasts. Also
+cleans the mount point of a daemon that died.
 
 Example:
   stillfs umount /mnt/still")]
@@ -133,6 +135,11 @@ fn wait_released(
         Ok(Exit::LeftOut)
     };
     if let Some(place) = view.and_then(still_mounted) {
+        // The number of a file system that is gone is at once that of the next one, somebody else's: the
+        // daemon of this one then lets go.
+        if watch.wait_gone(NUMBER_PATIENCE, clock)? == Wait::Gone {
+            return Ok(Exit::Done);
+        }
         return left_out(&format!("still mounted at {}", place.display()));
     }
     if watch.wait_gone(PATIENCE, clock)? == Wait::Gone {

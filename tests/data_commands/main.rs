@@ -6,3 +6,4 @@ mod checking;
 mod dumping;
 mod rig;
 mod serving;
+mod sqlite_checking;

@@ -32,3 +32,4 @@ mod hostile;
 mod machine;
 mod mounts;
 mod source;
+mod sqlite;

@@ -47,7 +47,7 @@ fn what_is_no_database_is_told_with_the_way_to_make_one() {
         "source",
         "empty",
         "problem",
-        "is not a stillfs database",
+        "is no database that stillfs knows",
     );
     let remedy = found["remedy"].as_str().unwrap();
     assert_eq!(remedy, format!("stillfs serve {}", dir.display()));
@@ -56,7 +56,7 @@ fn what_is_no_database_is_told_with_the_way_to_make_one() {
     // No engine takes it, so none is advised.
     fs::write(dir.join("data.pages"), "").unwrap();
     let found = doctor_of(&dir);
-    let found = expect(&found, "source", "empty", "problem", "is not a stillfs");
+    let found = expect(&found, "source", "empty", "problem", "is no database");
     assert_eq!(found["remedy"], Value::Null);
 }
 

@@ -334,8 +334,16 @@ fn bounds_that_cannot_be_are_refused() {
     let point = small.rig.dir("view");
     let (source, point) = (small.rig.source.as_os_str(), point.as_os_str());
     for (option, value, text) in [
-        ("--on-full", "spill", "spill is for SQLite sources"),
-        ("--on-full", "wait", "write break or hold"),
+        ("--on-full", "spill", "--on-full spill is for SQLite"),
+        (
+            "--source-wal-limit",
+            "1G",
+            "--source-wal-limit is for SQLite",
+        ),
+        ("--max-lock", "1s", "--max-lock is for SQLite"),
+        ("-o", "clone", "-o clone is for SQLite"),
+        ("-o", "files=clone", "-o files is for directories"),
+        ("--on-full", "wait", "write break, hold or spill"),
         ("--max-age", "5", "with a unit"),
         ("--max-age", "400d", "from 1s to 366d"),
         ("--shadow-limit", "0", "must not be 0"),

@@ -10,6 +10,7 @@
     reason = "tests use the machine directly"
 )]
 
+mod application;
 mod books;
 mod load;
 mod process;
@@ -27,3 +28,4 @@ mod refusals;
 mod restart;
 mod restored;
 mod run;
+mod sqlite;

@@ -30,15 +30,15 @@ fn a_source_that_is_no_database_is_refused() {
     let text = format!("{} does not exist", missing.display());
     mount_refused(&missing, &point, 1, &text);
     let empty = rig.dir("empty");
-    mount_refused(&empty, &point, 1, "is not a stillfs database");
+    mount_refused(&empty, &point, 1, "holds no database that stillfs knows");
     let foreign = rig.dir("foreign");
-    for content in [&b""[..], b"SQLite format 3\0", &[0; 65536]] {
+    for content in [&b""[..], b"SQLite", &[0; 65536]] {
         fs::write(foreign.join("data.pages"), content).unwrap();
-        mount_refused(&foreign, &point, 1, "is not a stillfs database");
+        mount_refused(&foreign, &point, 1, "holds no database that stillfs knows");
     }
     let file = rig.path("file");
     fs::write(&file, "text").unwrap();
-    mount_refused(&file, &point, 1, "is not a stillfs database");
+    mount_refused(&file, &point, 1, "is no database that stillfs knows");
     for neither in [&missing, &empty, &file] {
         let words = [OsStr::new("status"), neither.as_os_str()];
         refused(&words, 1, "no view is mounted at");

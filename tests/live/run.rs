@@ -198,6 +198,7 @@ fn a_killed_run_leaves_no_pin_and_its_mount_goes_with_the_command() {
         let ended = run(&rig, &["true"]);
         assert_eq!(ended.code(), 125, "{ended:?}");
         assert!(ended.err.contains("already shows a view"), "{ended:?}");
+        assert!(ended.err.contains("choose a place with --at"), "{ended:?}");
         signal(running.command, Signal::SIGKILL);
         within(Duration::from_secs(5), "the mount is gone", &mut || {
             !is_mounted(&running.mount)

@@ -28,3 +28,4 @@ mod ordinary_user;
 mod other_user;
 mod password;
 mod runtime_dir;
+mod sqlite;

@@ -7,7 +7,7 @@ use crate::process::{end_of, has_tool};
 use crate::rig::{Place, STRANGER, Served, as_stranger, can_mount, chmod};
 
 /// In a mount namespace of its own, with a device that everybody may open; then as the user.
-const NAMESPACE: &str = r#"
+pub const NAMESPACE: &str = r#"
 mount -t tmpfs -o mode=755 none "$1/dev" && mknod -m 666 "$1/dev/fuse" c 10 229 &&
     mount --bind "$1/dev/fuse" /dev/fuse || exit 99
 # fusermount3 wants to know the user's name.

@@ -53,6 +53,16 @@ impl FindingRow {
         }
     }
 
+    /// What SQLite said of the database `file`; its pages are counted from 1.
+    pub(super) fn of_sqlite(file: &Path, text: &str) -> Self {
+        let mut words = text
+            .split([' ', ':', ','])
+            .skip_while(|word| !word.eq_ignore_ascii_case("page"));
+        let page = words.nth(1).and_then(|word| word.parse().ok());
+        let row = Self::new(None, "structure", text.to_owned()).in_file(file.display());
+        Self { page, ..row }
+    }
+
     /// What the walk through the structures found.
     pub(super) fn of_walk(finding: &Finding) -> Self {
         let page = Some(finding.page);

@@ -11,6 +11,7 @@ use crate::cli::output;
 use crate::cli::probe::{self, Answer};
 use crate::mount::Registry;
 use crate::mount::mountinfo::is_ours;
+use crate::mount::record::MountRecord;
 use crate::mount::registry::{Listed, Liveness, RegistryError};
 use crate::os::mount_table::{self, MountEntry};
 use crate::os::path::may_use_dir;
@@ -226,6 +227,29 @@ impl Seen {
         Some(daemon.process)
     }
 
+    /// Whether it holds locks in the SQLite database at `path`, as its daemon says.
+    fn holds(&self, path: &Path) -> bool {
+        let record = self.record.as_ref();
+        let Some(record) = record.filter(|one| one.liveness == Liveness::Alive) else {
+            return false;
+        };
+        let status = self
+            .answer
+            .as_ref()
+            .and_then(|answer| answer.status.as_ref());
+        let (Some(status), Ok(below)) = (status, path.strip_prefix(&record.record.source)) else {
+            return false;
+        };
+        // Paths that are no text come as the daemon could say them.
+        let below = below.display().to_string();
+        let rows = &status.members.databases;
+        let is_cut = (rows.len() as u64) < status.members.database_count;
+        match rows.iter().find(|row| row.path == below) {
+            Some(row) => row.state == "held",
+            None => is_cut,
+        }
+    }
+
     fn describe(&self, findings: &mut Vec<Finding>) {
         let (id, point) = (Id::View, self.entry.mount_point.display());
         let source = self.entry.source.to_string_lossy();
@@ -283,6 +307,14 @@ fn state_of(status: &ViewStatus, what: &str) -> String {
 }
 
 impl Mounts {
+    /// The views that hold locks in the SQLite database at `path`, which is canonical.
+    pub(super) fn holding(&self, path: &Path) -> Vec<&MountRecord> {
+        let holding = self.seen.iter().filter(|one| one.holds(path));
+        holding
+            .filter_map(|one| Some(&one.record.as_ref()?.record))
+            .collect()
+    }
+
     /// Tells of the view that is mounted at exactly `path`; `false` if none is.
     pub(super) fn view(&self, path: &Path, findings: &mut Vec<Finding>) -> bool {
         let seen = self.seen.iter().rfind(|one| one.entry.mount_point == path);

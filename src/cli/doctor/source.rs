@@ -4,19 +4,24 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Finding, Id, quoted};
-use super::{engine, files};
+use super::mounts::Mounts;
+use super::{engine, files, sqlite};
 use crate::cli::{output, probe};
 use crate::database::{LOG_DIR, PAGE_FILE, SHADOW_DIR, SOCKET_FILE};
 use crate::engine::EngineOptions;
 use crate::os::file_system::{Reflink, RefusedFileSystem, reflink, refuse_remote};
 use crate::os::path::{Metadata, file_type_of, may_use_dir, metadata};
 use crate::os::{Host, mount_table};
-use crate::source;
+use crate::source::native;
 
 /// Looks at the source at `path`, which answers: absolute and canonical.
-pub(super) fn look(host: &Host, path: &Path, findings: &mut Vec<Finding>) {
+pub(super) fn look(host: &Host, path: &Path, mounts: &Mounts, findings: &mut Vec<Finding>) {
     findings.push(file_system(path));
-    let is_source = source::recognise(host, path);
+    if sqlite::look(host, path, mounts, findings) {
+        findings.push(sharing(path));
+        return;
+    }
+    let is_source = native::recognise(host, path);
     match &is_source {
         Ok(()) => findings.push(Finding::ok(
             Id::Source,
