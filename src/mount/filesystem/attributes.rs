@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{FileAttr, FileType, INodeNo};
 
-use super::directory::is_listed;
+use super::directory::{is_listed, kind_of};
 use crate::os::path::{self, Metadata};
 use crate::view::tree::{Content, HeldFile, Node, NodeId, Tree};
 
@@ -94,26 +94,6 @@ fn held_blocks(held: &HeldFile) -> u64 {
     match metadata {
         Some(Ok(metadata)) => metadata.blocks,
         _ => held.bytes.div_ceil(BLOCK_BYTES),
-    }
-}
-
-/// The type of a node, as listings and `stat` say it.
-pub(super) fn kind_of(content: &Content) -> FileType {
-    match content {
-        Content::Directory(_) => FileType::Directory,
-        Content::Paged(_) | Content::Bytes(_) | Content::Held(_) | Content::Live(_) => {
-            FileType::RegularFile
-        }
-        Content::Link(_) => FileType::Symlink,
-        Content::Special(special) => match special.kind {
-            path::FileType::File => FileType::RegularFile,
-            path::FileType::Directory => FileType::Directory,
-            path::FileType::SymbolicLink => FileType::Symlink,
-            path::FileType::Fifo => FileType::NamedPipe,
-            path::FileType::Socket => FileType::Socket,
-            path::FileType::CharacterDevice => FileType::CharDevice,
-            path::FileType::BlockDevice => FileType::BlockDevice,
-        },
     }
 }
 

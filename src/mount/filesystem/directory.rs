@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use fuser::FileType;
 use parking_lot::Mutex;
 
-use super::attributes::kind_of;
+use crate::os::path;
 use crate::view::tree::{Content, Node, NodeId, Tree};
 
 /// The directory of facts in the root of a view: reachable by name and never listed, so that a copy
@@ -17,6 +17,26 @@ const UNLISTED: &str = ".stillfs";
 /// Whether `name` in the directory `parent` is listed.
 pub(super) fn is_listed(parent: NodeId, name: &OsStr) -> bool {
     parent != NodeId::ROOT || name != OsStr::new(UNLISTED)
+}
+
+/// The type of a node, as listings and `stat` say it.
+pub(super) fn kind_of(content: &Content) -> FileType {
+    match content {
+        Content::Directory(_) => FileType::Directory,
+        Content::Paged(_) | Content::Bytes(_) | Content::Held(_) | Content::Live(_) => {
+            FileType::RegularFile
+        }
+        Content::Link(_) => FileType::Symlink,
+        Content::Special(special) => match special.kind {
+            path::FileType::File => FileType::RegularFile,
+            path::FileType::Directory => FileType::Directory,
+            path::FileType::SymbolicLink => FileType::Symlink,
+            path::FileType::Fifo => FileType::NamedPipe,
+            path::FileType::Socket => FileType::Socket,
+            path::FileType::CharacterDevice => FileType::CharDevice,
+            path::FileType::BlockDevice => FileType::BlockDevice,
+        },
+    }
 }
 
 /// One entry of a listing.
