@@ -132,6 +132,11 @@ impl OpenDir {
     pub fn way(&self) -> PathBuf {
         way_to(self.fd.as_fd())
     }
+
+    /// The directory that `fd` is of.
+    pub(super) fn from_fd(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
 }
 
 impl AsFd for OpenDir {

@@ -12,19 +12,24 @@
 //! Nothing here waits for another process, except where a function says so.
 
 pub mod beneath;
+pub mod cache;
 pub mod clock;
 pub mod confinement;
 pub mod descriptor;
+pub mod dir_edit;
+pub mod dir_removal;
 pub mod extent;
 pub mod file_system;
 pub mod file_times;
 pub mod file_user;
 pub mod folder;
 pub mod lock_table;
+pub mod machine;
 pub mod media;
 pub mod mount_table;
 pub mod mounting;
 pub mod path;
+pub mod priority;
 pub mod process;
 pub mod process_map;
 pub mod random;
