@@ -147,6 +147,27 @@ faults! {
     CopyUnverified = "copy-unverified",
     /// A hot journal is not seen.
     HotJournalUnseen = "hot-journal-unseen",
+
+    /// A manifest is published before the names of what it needs are durable.
+    ManifestUnsettled = "manifest-unsettled",
+    /// The first of the pages that have changed is left out of what is known to have changed.
+    ChangedPageLeftOut = "changed-page-left-out",
+    /// A backup is taken over from one of another history, as if it were of the same.
+    ForeignBaseBelieved = "foreign-base-believed",
+    /// The last look at a pin, after the last byte was read, is left out.
+    LastLookSkipped = "last-look-skipped",
+    /// The pin of a backup that is done lasts.
+    BackupPinKept = "backup-pin-kept",
+    /// Whoever asks for the lock of a repository gets it.
+    WriterLockIgnored = "writer-lock-ignored",
+    /// A prune does not ask the newest backup what it needs.
+    NewestNotAsked = "newest-not-asked",
+    /// The units of a frame are given out whatever their digests are.
+    DigestUnchecked = "digest-unchecked",
+    /// Backups are verified by what their packs say of themselves.
+    VerifiedUnread = "verified-unread",
+    /// A restored database keeps the history that it was pinned in.
+    HistoryKept = "history-kept",
 }
 
 /// How often a thread lets the others go first to keep the window of a bug open.

@@ -42,6 +42,7 @@ mod restart_test;
 mod service;
 mod sink;
 mod state;
+mod still_pages;
 #[cfg(test)]
 mod takeover_test;
 #[cfg(test)]
@@ -57,10 +58,10 @@ use parking_lot::Mutex;
 use crate::engine::error::EngineError;
 use crate::engine::error::Result as EngineResult;
 pub use crate::engine::{
-    CheckReport, CheckpointReport, CommitPoint, Create, Engine, EngineOptions, EngineStats,
-    FREE_ABOVE_LOG, Finding, Header, Identity, KEY_BYTES_MAX, Keys, LOCK_FILE, LOG_DIR, PAGE_FILE,
-    Problem, Range, ReadTransaction, Snapshot, Totals, VALUE_BYTES_MAX, WriteTransaction,
-    is_held_by_engine, looks_like_database,
+    CHANGES_DIR, CheckReport, CheckpointReport, CommitPoint, Create, Engine, EngineOptions,
+    EngineStats, FREE_ABOVE_LOG, Finding, Header, Identity, KEY_BYTES_MAX, Keys, LOCK_FILE,
+    LOG_DIR, PAGE_FILE, Problem, Range, ReadTransaction, SNAPSHOT_FILE, Snapshot, Totals,
+    VALUE_BYTES_MAX, WriteTransaction, is_held_by_engine, looks_like_database,
 };
 use crate::id::{DatabaseId, PinId};
 use crate::os::Host;
@@ -74,14 +75,13 @@ pub use pin::{HandedOver, Pin, PinLimits};
 pub use pin_options::PinOptions;
 pub use pinning::{NativeHeader, PinTimes};
 use state::State;
+pub use still_pages::StillPages;
 pub(crate) use trend::{Trend, used_up_in};
 
 /// Name of the pin server's socket in a database's directory.
 pub const SOCKET_FILE: &str = "control.sock";
 /// Name of the folder of pins and pre-images in a database's directory.
 pub const SHADOW_DIR: &str = "shadow";
-/// Name of the file that a mount shows beside the page file; a copy's engine ignores it.
-pub const SNAPSHOT_FILE: &str = "snapshot.json";
 
 /// Whether other processes can ask for pins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

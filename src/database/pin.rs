@@ -8,6 +8,7 @@ use crate::database::error::DatabaseError;
 use crate::database::pin_options::PinOptions;
 use crate::database::pinning::{self, NativeHeader, PinTimes};
 use crate::database::state::State;
+use crate::database::still_pages::StillPages;
 use crate::engine::{Engine, Snapshot};
 use crate::id::{DatabaseId, PinId};
 use crate::lsn::{Lsn, Timestamp};
@@ -100,6 +101,14 @@ impl Pin {
     #[must_use]
     pub fn view(&self) -> &Arc<PinnedFile> {
         &self.view
+    }
+
+    /// The still page file, which also knows its commit and what changed since an older one: for a backup.
+    #[must_use]
+    pub fn content(&self) -> Arc<StillPages> {
+        let engine = &self.state.engine;
+        let disk = engine.host().disk.clone();
+        Arc::new(StillPages::new(disk, engine.directory(), self.view.clone()))
     }
 
     /// Opens the still page file as a database of its own, for reading.

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::lsn::Lsn;
 use crate::os::sim::{Fault, Faults, Operation};
 use crate::os::{self, OpenMode, SimulatedHost};
 use crate::page::{PageNo, PageSize};
@@ -399,4 +400,70 @@ fn odd_ranges_are_exact_and_outer_ones_refused() {
         let outcome = pin.view().read_range(offset, &mut vec![0; length]);
         assert!(matches!(outcome, Err(ReadError::Range { .. })));
     }
+}
+
+/// BK6, W8: a pin knows its commit and which pages changed since an older one, through checkpoints and a
+/// clean stop; of anything else it says that it does not know.
+#[test]
+fn pin_knows_which_pages_changed_since_an_older_one() {
+    let (simulated, database, pin, old) = pinned(11);
+    let content = pin.content();
+    let version = content.version().unwrap();
+    assert_eq!(
+        (version.lsn, version.timestamp),
+        (pin.lsn(), pin.timestamp())
+    );
+    assert_eq!(version.history, database.engine().identity().history);
+    assert_eq!(content.page_bytes(), Some(4096));
+    assert_eq!(content.changed_since(pin.lsn()), Some(Vec::new()));
+    let epoch = database.engine().identity().epoch;
+    assert_eq!(content.incarnation_of(pin.lsn()), Some(epoch));
+    drop(pin);
+
+    let put = |database: &Database, byte: u8| {
+        let mut write = database.begin_write().unwrap();
+        write.put("t", &7_u32.to_be_bytes(), &[byte; 100]).unwrap();
+        write.put("other", b"a new table", &[byte; 9000]).unwrap();
+        write.commit().unwrap();
+        database.checkpoint().unwrap();
+    };
+    put(&database, 2);
+    database.close().unwrap();
+    drop(database);
+    let database = Database::open_on(&simulated.host, "/db", &options()).unwrap();
+    put(&database, 3);
+
+    let pin = database.pin().unwrap();
+    let new = read_all(&pin).unwrap();
+    let page = |bytes: &[u8], number: u64| {
+        let start = usize::try_from(number * PAGE).unwrap();
+        bytes.get(start..).map(|rest| rest[..4096].to_vec())
+    };
+    let page_count = new.len() as u64 / PAGE;
+    // Its log is gone, and another incarnation works.
+    assert_eq!(pin.content().incarnation_of(version.lsn), Some(epoch));
+    let later = database.engine().identity().epoch;
+    assert_ne!(later, epoch);
+    assert_eq!(pin.content().incarnation_of(pin.lsn()), Some(later));
+    let changed = pin.content().changed_since(version.lsn).unwrap();
+    let named: Vec<u64> = changed.into_iter().flatten().collect();
+    let differs = |number: &u64| {
+        let old = (number * PAGE < old.len() as u64).then(|| page(&old, *number));
+        old != Some(page(&new, *number))
+    };
+    let must: Vec<u64> = (0..page_count).filter(differs).collect();
+    assert_eq!(named, must, "of {page_count}");
+    assert!((must.len() as u64) < page_count);
+    let content = pin.content();
+    assert_eq!(
+        content.changed_since(Lsn(pin.lsn().0 + 8)),
+        None,
+        "not there yet"
+    );
+    for name in simulated.host.disk.list(Path::new("/db/changes")).unwrap() {
+        let path = Path::new("/db/changes").join(name);
+        simulated.host.disk.remove(&path).unwrap();
+    }
+    assert_eq!(content.changed_since(version.lsn), None);
+    assert_eq!(content.incarnation_of(version.lsn), None);
 }

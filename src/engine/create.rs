@@ -20,6 +20,9 @@ pub const PAGE_FILE: &str = "data.pages";
 pub const LOCK_FILE: &str = "LOCK";
 const NEW_PAGE_FILE: &str = "data.pages.new";
 
+/// Name of the file that a mount shows beside the page file; a copy's engine ignores it.
+pub const SNAPSHOT_FILE: &str = "snapshot.json";
+
 /// What a database that is being made may have in its directory.
 const FIRST_FILES: [&str; 3] = [PAGE_FILE, NEW_PAGE_FILE, LOCK_FILE];
 
@@ -32,6 +35,18 @@ pub(super) fn has_first_files_only(host: &Host, dir: &Path) -> Result<bool> {
     Ok(names
         .iter()
         .all(|name| FIRST_FILES.iter().any(|first| name == first)))
+}
+
+/// Whether nothing is in `dir` but what a copy of a view has there.
+pub(super) fn is_untouched_copy(host: &Host, dir: &Path) -> Result<bool> {
+    let names =
+        host.disk
+            .list(dir)
+            .map_err(EngineError::io_at("list", FileRole::Directory, dir))?;
+    let known = [PAGE_FILE, LOCK_FILE, SNAPSHOT_FILE];
+    Ok(names
+        .iter()
+        .all(|name| known.iter().any(|known| name == known)))
 }
 
 /// W6: the page size of a page file that was made, but that no engine got to use: nothing tells that its

@@ -24,6 +24,8 @@ pub enum FileRole {
     ShadowSlots,
     /// `shadow/*.pin`.
     PinIndex,
+    /// A file below `changes/`.
+    Summary,
 }
 
 impl std::fmt::Display for FileRole {
@@ -35,6 +37,7 @@ impl std::fmt::Display for FileRole {
             Self::Spool => "the spool file",
             Self::ShadowSlots => "shadow/slots",
             Self::PinIndex => "a pin's index",
+            Self::Summary => "a summary of changed pages",
         })
     }
 }

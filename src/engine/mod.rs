@@ -57,6 +57,7 @@ pub mod error;
 pub(crate) mod free_list;
 mod gate;
 pub mod header;
+mod history;
 #[cfg(test)]
 mod hostile_test;
 mod open;
@@ -92,10 +93,11 @@ use crate::page::PageSize;
 pub use check::{CheckReport, FINDINGS_MAX, Finding, Problem, Totals, Use};
 pub use checkpoint::CheckpointReport;
 pub use commit_point::CommitPoint;
-pub use create::{LOCK_FILE, PAGE_FILE};
+pub use create::{LOCK_FILE, PAGE_FILE, SNAPSHOT_FILE};
 pub use directory::is_held_by_engine;
 use error::Result;
 pub use header::Header;
+pub use history::start_history;
 pub use open::{OpenFacts, PrepareSink, looks_like_database};
 pub use options::{Create, EngineOptions, FREE_ABOVE_LOG};
 pub use shared::Identity;
@@ -103,7 +105,7 @@ use shared::{BellState, Shared};
 pub use sink::{CaptureFailure, Keep, PreImageSink, Pressure};
 pub use snapshot::{Frozen, Snapshot};
 pub use transaction::{KEY_BYTES_MAX, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction};
-pub use wal::LOG_DIR;
+pub use wal::{CHANGES_DIR, LOG_DIR, changed_pages, incarnation_of};
 pub use walk::{Keys, Range};
 
 /// An open database, without pins. Dropping it without [`Engine::close`] is like a crash: the next

@@ -26,6 +26,7 @@ use crate::engine::directory::{
 };
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::header::{self, Header, HeaderState};
+use crate::engine::history;
 use crate::engine::options::{Create, EngineOptions};
 use crate::engine::recovery::{self, Recovered, ReplayRoom};
 use crate::engine::shared::{Identity, Shared, Sizes};
@@ -91,6 +92,7 @@ impl Engine {
         let recovered = recovery::recover(host, dir, &header, &room)?;
         refuse_short(&*data, &data_path, &header, &recovered)?;
         recovered.sync(host, dir)?;
+        let header = history::leave_view(host, dir, (&*data, &data_path), header)?;
         let before = header.epoch;
         let epoch = match before {
             Epoch(1..) if fault::is(Fault::EpochUnchanged) => before,

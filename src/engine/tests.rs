@@ -11,6 +11,7 @@ use crate::os::random::SeededRandom;
 use crate::os::sim::Faults;
 use crate::page::PageNo;
 
+mod changes;
 mod clock;
 mod crash_large;
 mod header_copies;

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::database::{
     DatabaseError, NativeHeader, OfflinePin, OnFull, PAGE_FILE, SNAPSHOT_FILE, SOCKET_FILE,
-    is_held_by_engine, looks_like_database, pin_offline,
+    StillPages, is_held_by_engine, looks_like_database, pin_offline,
 };
 use crate::id::HistoryId;
 use crate::os::path::{Metadata, metadata};
@@ -261,7 +261,8 @@ pub(super) fn pin(
     let data = dir.join(PAGE_FILE);
     let of_dir = metadata(dir).map_err(SourceError::io("look at", dir))?;
     let of_file = metadata(&data).map_err(SourceError::io("look at", &data))?;
-    let tree = build_tree(dir, &facts, &file, &of_dir, &of_file);
+    let pages = StillPages::new(host.disk.clone(), dir, file.clone());
+    let tree = build_tree(dir, &facts, Arc::new(pages), &of_dir, &of_file);
     Ok(PinnedSource {
         tree: Arc::new(tree),
         lease: Box::new(NativeLease::new(
@@ -292,7 +293,7 @@ pub(super) fn pin(
 fn build_tree(
     dir: &Path,
     facts: &PinFacts,
-    file: &Arc<PinnedFile>,
+    pages: Arc<StillPages>,
     of_dir: &Metadata,
     of_file: &Metadata,
 ) -> Tree {
@@ -311,7 +312,7 @@ fn build_tree(
         content,
         xattrs,
     };
-    let pages = node(of_file.identity.inode, Content::Paged(file.clone()), xattrs);
+    let pages = node(of_file.identity.inode, Content::Paged(pages), xattrs);
     tree.insert(OsStr::new(PAGE_FILE), pages);
     let json = Content::Bytes(snapshot_json(dir, facts).into());
     // A number that no file of the source's file system has, and the same at every mount.

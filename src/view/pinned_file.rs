@@ -13,7 +13,7 @@ use crate::os::{self, File, FileIdentity, LockKind};
 use crate::page::{self, PageFault, PageNo};
 use crate::shadow::index::{Entry, INDEX_SECTOR_BYTES, IndexFault, IndexHeader, entry_offset};
 use crate::view::merged_read::{MergeSource, last_look, read_merged};
-use crate::view::tree::{EndSeen, RangeRead, ReadError};
+use crate::view::tree::{EndSeen, PageVersion, RangeRead, ReadError};
 
 /// Bytes of an index entry in memory.
 const ENTRY_WIDTH: usize = size_of::<u64>();
@@ -308,6 +308,26 @@ impl MergeSource for PinnedFile {
 impl RangeRead for PinnedFile {
     fn size(&self) -> u64 {
         self.header.page_count * u64::from(self.header.page_size.get())
+    }
+
+    fn page_bytes(&self) -> Option<u32> {
+        Some(self.header.page_size.get())
+    }
+
+    fn version(&self) -> Option<PageVersion> {
+        let IndexHeader {
+            database,
+            history,
+            lsn,
+            timestamp,
+            ..
+        } = self.header;
+        Some(PageVersion {
+            database,
+            history,
+            lsn,
+            timestamp,
+        })
     }
 
     fn read_range(&self, offset: u64, out: &mut [u8]) -> Result<(), ReadError> {

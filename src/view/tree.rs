@@ -10,8 +10,11 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
+use crate::id::{DatabaseId, Epoch, HistoryId};
+use crate::lsn::{Lsn, Timestamp};
 use crate::os::path::{FileType, Metadata};
 
 /// Why a read of a pinned node failed. Each becomes EIO at a mount; the text goes to the log.
@@ -135,6 +138,37 @@ pub trait RangeRead: Send + Sync + fmt::Debug {
     ///
     /// Errors: any [`ReadError`]; `out` then holds nothing of meaning.
     fn read_range(&self, offset: u64, out: &mut [u8]) -> Result<(), ReadError>;
+    /// Bytes of a page, where it consists of pages: the unit in which it is worth comparing.
+    fn page_bytes(&self) -> Option<u32> {
+        None
+    }
+    /// The commit that it shows, where its pages carry LSNs.
+    fn version(&self) -> Option<PageVersion> {
+        None
+    }
+    /// The incarnation whose log has the commit at `lsn` of its history, which tells that commit from one
+    /// of the same number in a past that was put back; `None` where nobody knows.
+    fn incarnation_of(&self, _lsn: Lsn) -> Option<Epoch> {
+        None
+    }
+    /// Every page that may differ from what it was at `since`, a commit of the same history; `None`
+    /// where nobody knows.
+    fn changed_since(&self, _since: Lsn) -> Option<Vec<Range<u64>>> {
+        None
+    }
+}
+
+/// Which commit of which line a paged content shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageVersion {
+    /// The database.
+    pub database: DatabaseId,
+    /// The history that it was pinned in.
+    pub history: HistoryId,
+    /// The pinned commit.
+    pub lsn: Lsn,
+    /// Its number.
+    pub timestamp: Timestamp,
 }
 
 /// Number of a node, which is also its inode number. The root is [`NodeId::ROOT`].

@@ -187,7 +187,7 @@ impl Trickle {
         let (stops, database) = (stop.clone(), database.to_owned());
         let thread = thread::spawn(move || {
             while !stops.load(Ordering::SeqCst) {
-                for dir in ["", "wal", "shadow"] {
+                for dir in ["", "wal", "changes", "shadow"] {
                     write_out(&database.join(dir));
                 }
                 thread::sleep(Duration::from_millis(2));

@@ -11,8 +11,9 @@ use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::wal::append::Appending;
 use crate::engine::wal::record::{RecordKind, encode_summaries, push_record};
 use crate::engine::wal::segment::{
-    SEGMENT_HEADER_BYTES, SealedSegment, SegmentHeader, segment_name,
+    SEGMENT_HEADER_BYTES, SealedSegment, SegmentHeader, Touched, segment_name,
 };
+use crate::engine::wal::summary::SummaryFolder;
 use crate::fault::{self, Fault};
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::Lsn;
@@ -36,6 +37,8 @@ struct Tail {
     start: Lsn,
     end: Lsn,
     touched: BTreeSet<PageNo>,
+    /// The end of the last commit; the start if there is none.
+    last_commit: Lsn,
     /// Oldest first.
     sealed: Vec<SealedSegment>,
 }
@@ -44,6 +47,22 @@ impl Tail {
     /// Position of the end in the file.
     fn offset(&self) -> u64 {
         SEGMENT_HEADER_BYTES + (self.end.0 - self.start.0)
+    }
+
+    /// The open segment as it is.
+    fn as_sealed(&self) -> SealedSegment {
+        let touched = Touched {
+            start: self.start,
+            last_commit: self.last_commit,
+            pages: self.touched.iter().copied().collect(),
+        };
+        SealedSegment {
+            path: self.path.clone(),
+            end: self.end,
+            bytes: self.offset(),
+            touched: Some(touched),
+            is_noted: false,
+        }
     }
 }
 
@@ -82,6 +101,7 @@ pub(crate) struct Log {
     tail: Mutex<Tail>,
     flush: Mutex<Flush>,
     flushed: Condvar,
+    summaries: SummaryFolder,
 }
 
 impl Log {
@@ -123,6 +143,7 @@ impl Log {
             start,
             end: start,
             touched,
+            last_commit: start,
             sealed,
         };
         Ok(Self {
@@ -136,6 +157,7 @@ impl Log {
                 ..Flush::default()
             }),
             flushed: Condvar::new(),
+            summaries: SummaryFolder::new(host, dir, identity),
         })
     }
 
@@ -180,6 +202,7 @@ impl Log {
         let mut tail = self.tail.lock();
         assert_eq!(tail.end, start, "one append at a time");
         tail.end = end;
+        tail.last_commit = end;
         tail.touched.extend(pages);
     }
 
@@ -362,22 +385,51 @@ impl Log {
         let (file, path) = created?;
         let bytes = tail.offset();
         let old_path = std::mem::replace(&mut tail.path, path);
-        let end = tail.end;
+        let (start, end, last_commit) = (tail.start, tail.end, tail.last_commit);
         tail.sealed.push(SealedSegment {
             path: old_path,
             end,
             bytes,
+            touched: Some(Touched {
+                start,
+                last_commit,
+                pages,
+            }),
+            is_noted: false,
         });
         tail.file = file;
         tail.start = tail.end;
+        tail.last_commit = tail.end;
         tail.touched.clear();
         Ok(end)
     }
 
-    /// Removes the sealed segments that end at or before `lsn`, oldest first.
+    /// The sealed segments that end at or before `lsn` and were not noted yet. The caller notes them.
+    fn take_unnoted(&self, lsn: Lsn) -> Vec<SealedSegment> {
+        let mut tail = self.tail.lock();
+        let going = tail.sealed.iter_mut().take_while(|one| one.end <= lsn);
+        let unnoted = going.filter(|one| !one.is_noted);
+        let taken = unnoted.map(|one| {
+            one.is_noted = true;
+            let touched = one.touched.take();
+            SealedSegment {
+                touched,
+                ..one.clone()
+            }
+        });
+        taken.collect()
+    }
+
+    /// Removes the sealed segments that end at or before `lsn`, oldest first, after what they touched was
+    /// noted (W7).
     ///
     /// Errors: `Io`; what could not be removed is tried again the next time.
     pub(crate) fn remove_before(&self, lsn: Lsn) -> Result<()> {
+        self.summaries.keep(&self.take_unnoted(lsn));
+        self.remove_noted(lsn)
+    }
+
+    fn remove_noted(&self, lsn: Lsn) -> Result<()> {
         let mut tail = self.tail.lock();
         let mut removed = false;
         while let Some(oldest) = tail.sealed.first().filter(|oldest| oldest.end <= lsn) {
@@ -392,7 +444,10 @@ impl Log {
     /// Removes every segment, the open one last: the header says that no log is needed.
     pub(crate) fn remove_all(&self) -> Result<()> {
         self.poison("the database is closed");
-        self.remove_before(Lsn::MAX)?;
+        let mut going = self.take_unnoted(Lsn::MAX);
+        going.push(self.tail.lock().as_sealed());
+        self.summaries.keep(&going);
+        self.remove_noted(Lsn::MAX)?;
         remove_segment(&self.host, &self.tail.lock().path)?;
         self.sync_dir()
     }

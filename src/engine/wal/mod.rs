@@ -63,6 +63,8 @@
 //!   since: the folder of the log is made anew when it holds no segment, and no segment gets a number
 //!   below one that may come back.
 //!
+//! What the segments say of pages outlives them: W7 and W8 in `summary`.
+//!
 //! Locking: one mutex for the tail, one for the flush, in this order; the sync of a flush is made
 //! outside both, by the one that has the lead. Not here: which
 //! pages to log (`transaction`), what to do with what was read (`recovery`).
@@ -77,6 +79,7 @@ mod log;
 mod record;
 mod scan;
 mod segment;
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -89,3 +92,4 @@ pub(crate) use record::push_record;
 pub(crate) use record::{CommitRecord, PageRecord, RECORD_HEADER_BYTES, RecordKind};
 pub(crate) use scan::{MissingLog, RecordPosition, Scan, ScannedPage, ScannedVisit, scan};
 pub(crate) use segment::{SealedSegment, SegmentHeader};
+pub use summary::{CHANGES_DIR, changed_pages, incarnation_of};

@@ -300,10 +300,6 @@ const SUMMARY_PAGES_MAX: usize = 4096;
 /// Decodes a PageSummary payload: its base, and the pages that the segment touched.
 ///
 /// Errors: `Record` if it is cut or not ascending.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "incremental backups will read summaries")
-)]
 pub(crate) fn decode_summary(payload: &[u8]) -> Result<(Lsn, Vec<PageNo>), LogFault> {
     let wrong = || LogFault::Record {
         field: "summary length",

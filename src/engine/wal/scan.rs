@@ -409,6 +409,8 @@ impl Scan {
                 path: segment.path.clone(),
                 end: end.unwrap_or(self.end).min(self.end),
                 bytes: segment.bytes,
+                touched: None,
+                is_noted: false,
             });
         ended.collect()
     }

@@ -2,6 +2,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use crate::engine::error::{EngineError, FileRole, Result};
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::Lsn;
 use crate::os::{self, Disk, File, OpenMode};
+use crate::page::PageNo;
 
 /// Bytes of a segment's header.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 512;
@@ -105,11 +107,31 @@ pub(crate) struct SealedSegment {
     /// Where the next one starts, as far as is known.
     pub(crate) end: Lsn,
     pub(crate) bytes: u64,
+    /// What it touched, if this incarnation wrote it; otherwise its records say so.
+    pub(crate) touched: Option<Touched>,
+    /// Whether that was noted elsewhere, as far as it could be (W7).
+    pub(crate) is_noted: bool,
+}
+
+/// The pages that the records of a segment touch.
+#[derive(Clone, Debug)]
+pub(crate) struct Touched {
+    pub(crate) start: Lsn,
+    /// The end of the last commit; the start if there is none.
+    pub(crate) last_commit: Lsn,
+    /// Ascending.
+    pub(crate) pages: Vec<PageNo>,
 }
 
 /// The name of a segment.
 pub(crate) fn segment_name(sequence: u64) -> String {
     format!("{sequence:016x}.wal")
+}
+
+/// The sequence in a segment's name, if it is one's.
+pub(crate) fn sequence_of_segment(name: &OsStr) -> Option<u64> {
+    let digits = name.to_str()?.strip_suffix(".wal")?;
+    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
 /// Opens the segments in `dir` by ascending sequence; none where there is no such folder.
@@ -123,12 +145,7 @@ pub(crate) fn open_segments(disk: &dyn Disk, dir: &Path) -> Result<Vec<SegmentFi
     };
     let mut segments = Vec::new();
     for name in names {
-        let sequence = name
-            .to_str()
-            .and_then(|name| name.strip_suffix(".wal"))
-            .filter(|digits| digits.len() == 16)
-            .and_then(|digits| u64::from_str_radix(digits, 16).ok());
-        if let Some(sequence) = sequence {
+        if let Some(sequence) = sequence_of_segment(&name) {
             segments.push(open_segment(disk, dir.join(&name), sequence)?);
         }
     }

@@ -243,6 +243,11 @@ impl RangeRead for SqliteView {
         }
         self.inner.read_range(offset, out)
     }
+
+    fn page_bytes(&self) -> Option<u32> {
+        let bytes = u32::try_from(self.inner.shape.page_bytes).ok();
+        bytes.filter(|bytes| *bytes > 0)
+    }
 }
 
 fn shown_header(

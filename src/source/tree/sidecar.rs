@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 /// What is appended to a database's name.
-const ENDS: [&str; 3] = ["-wal", "-shm", "-journal"];
+const ENDS: [&str; 4] = ["-wal", "-shm", "-journal", "-wal2"];
 /// A super-journal, which joins the journals of several databases: this and nine hexadecimal digits.
 const SUPER_END: &[u8] = b"-mj";
 const SUPER_DIGITS: usize = 9;
@@ -67,6 +67,7 @@ mod tests {
             "app.db-wal",
             "app.db-shm",
             "app.db-journal",
+            "app.db-wal2",
             "app.db-mj0123ABCDE",
         ] {
             assert!(sidecars.contains(name.as_ref()), "{name}");
@@ -74,7 +75,6 @@ mod tests {
         assert!(sidecars.contains(OsStr::from_bytes(b"\xffodd-wal")));
         for name in [
             "app.db",
-            "app.db-wal2",
             "other.db-wal",
             "-wal",
             "app.db-mj0123ABCD",

@@ -2,6 +2,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 mod append;
+mod changes;
 mod codec;
 mod crash;
 mod damage;
