@@ -34,6 +34,7 @@
 //! | [`source`] | edges | daemon | what can be mounted, behind one contract |
 //! | [`mount`] | edges | daemon | a tree as a FUSE file system, and the account of mounts |
 //! | [`server`] | edges | engine | a database behind the Redis protocol |
+//! | [`repository`] | edges | all | backups at rest |
 //! | `cli` | command | all | the command line and its exit codes |
 //!
 //! A module knows those of the layers above its row in this table, and never its siblings.
@@ -89,6 +90,7 @@ pub mod view;
 pub mod database;
 
 pub mod mount;
+pub mod repository;
 pub mod server;
 pub mod source;
 

@@ -30,6 +30,24 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         reason: "error numbers that a simulated disk answers with; no system call",
     },
     Exception {
+        rule: "place",
+        path: "src/repository/interrupted_test.rs",
+        subject: "libc",
+        reason: "error numbers that a simulated disk answers with; no system call",
+    },
+    Exception {
+        rule: "place",
+        path: "src/repository/retention/tests.rs",
+        subject: "libc",
+        reason: "error numbers that a simulated disk answers with; no system call",
+    },
+    Exception {
+        rule: "place",
+        path: "src/repository/verify/tests.rs",
+        subject: "libc",
+        reason: "error numbers that a simulated disk answers with; no system call",
+    },
+    Exception {
         rule: "host",
         path: "Cargo.lock",
         subject: "crates.io-index",

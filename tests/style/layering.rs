@@ -42,7 +42,7 @@ const LAYERS: &[Layer] = &[
     layer("source", &["amount", "codec", "lsn", "id", "page", "fault", "os", "engine", "shadow", "pin", "view", "database"]),
     layer("mount", &["codec", "lsn", "id", "page", "os", "view"]),
     layer("server", &["codec", "lsn", "id", "page", "os", "engine", "database"]),
-    layer("repository", &["codec", "lsn", "id", "page", "os", "engine", "pin", "view", "database"]),
+    layer("repository", &["codec", "lsn", "id", "page", "fault", "os", "engine", "pin", "view", "database"]),
 
     layer("cli", &[
         "amount", "codec", "lsn", "id", "page", "os", "engine", "shadow", "pin", "view", "database",
