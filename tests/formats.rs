@@ -11,6 +11,8 @@ use stillfs::engine::header::{FORMAT_VERSION, HEADER_BYTES};
 use stillfs::os::{Host, OpenMode, read_up_to};
 use stillfs::page::{PAGE_HEADER_BYTES, PAGE_VERSION, PageNo, PageSize};
 use stillfs::pin::{PATH_BYTES_MAX, PAYLOAD_BYTES_MAX, PINS_PER_REPORT_MAX, PROTOCOL_VERSION};
+use stillfs::repository::Digest;
+use stillfs::repository::pack::{FRAME_BYTES, PACK_VERSION, SLOTS_MAX, UNIT_BYTES_MAX};
 use stillfs::shadow::index::{ENTRY_BYTES, Entry, INDEX_HEADER_BYTES};
 
 /// Each layout of the document, and the module whose head has the same table.
@@ -25,7 +27,14 @@ const LAYOUTS: &[(&str, &str)] = &[
     ("trunk", "src/engine/free_list.rs"),
     ("segment", "src/engine/wal/mod.rs"),
     ("record", "src/engine/wal/mod.rs"),
+    ("summary", "src/engine/wal/summary/mod.rs"),
+    ("summary entry", "src/engine/wal/summary/mod.rs"),
     ("index", "src/shadow/index.rs"),
+    ("pack header", "src/repository/pack/mod.rs"),
+    ("pack frame", "src/repository/pack/mod.rs"),
+    ("pack slot", "src/repository/pack/mod.rs"),
+    ("pack trailer", "src/repository/pack/mod.rs"),
+    ("manifest", "src/repository/manifest/mod.rs"),
 ];
 
 /// One line of a table: where, how many bytes (or empty), what.
@@ -323,6 +332,38 @@ fn segment_and_records_on_the_disk_are_as_documented() {
 }
 
 #[test]
+fn summary_of_a_removed_segment_is_as_documented() {
+    let sample = Sample::new();
+    let identity = sample.database.engine().identity();
+    sample.database.checkpoint().expect("a checkpoint");
+    let lsn = sample.database.engine().header().commit().1.0;
+    let file = sample.read("/db/changes/0000000000000001.sum", 1 << 20);
+    let summary = Bytes::new("summary", file[..64].to_vec());
+    assert_eq!(summary.field("magic"), b"SFSSUM\0\x01");
+    assert_eq!(summary.number("format version, 1"), 1);
+    assert_eq!(summary.number("page size in bytes"), PAGE_BYTES as u64);
+    assert_eq!(summary.field("database id"), identity.database.0);
+    assert_eq!(summary.field("history id"), identity.history.0);
+    assert_eq!(summary.number("sequence"), 1);
+    summary.check_crc(0, 60);
+    summary.check_reserved();
+    let entry = Bytes::new("summary entry", file[64..].to_vec());
+    assert_eq!(entry.number("start LSN"), 0);
+    assert!(entry.number("end LSN") > lsn);
+    assert_eq!(entry.number("epoch of the segment"), identity.epoch.0);
+    assert_eq!(entry.number("runs of pages"), 1);
+    assert_eq!(entry.number("LSN of the end of its last commit"), lsn);
+    entry.check_crc(4, 48);
+    let payload_bytes = usize::try_from(entry.number("payload bytes")).expect("small");
+    let payload = &entry.bytes[48..48 + payload_bytes];
+    // The catalog and the leaf of the table.
+    assert_eq!(payload, [2, 2]);
+    let crc = crc32fast::hash(payload);
+    assert_eq!(entry.number("crc32 of the payload"), u64::from(crc));
+    assert_eq!(entry.bytes.len(), (48 + payload_bytes).next_multiple_of(8));
+}
+
+#[test]
 fn index_of_a_pin_is_as_documented() {
     let sample = Sample::new();
     let pin = sample.database.pin().expect("a pin");
@@ -379,6 +420,49 @@ fn index_of_a_pin_is_as_documented() {
     let crc = u32::from_le_bytes(image[..4].try_into().expect("4 bytes"));
     assert_eq!(raw & 0xffff_ffff, u64::from(crc), "page {}", PageNo(0));
     assert_eq!(Entry::Unreadable.encode(), 0xffff_ffff << 32);
+}
+
+/// The objects of a repository that are kept as files of the tests; their content is looked at where the
+/// crate's own tests read them.
+#[test]
+fn packs_and_manifests_are_as_documented() {
+    let folder = root().join("tests/fixtures/repository-1");
+    let read = |object: &str| fs::read(folder.join(object)).expect("an object");
+    let pack = read("packs/a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1a1");
+    let header = Bytes::new("pack header", pack[..64].to_vec());
+    assert_eq!(header.field("magic"), b"SFSPACK\x01");
+    assert_eq!(header.number("format version, 1"), u64::from(PACK_VERSION));
+    assert_eq!(header.field("pack id"), [0xa1; 16]);
+    header.check_crc(0, 60);
+    header.check_reserved();
+    let trailer = Bytes::new("pack trailer", pack[pack.len() - 32..].to_vec());
+    assert_eq!(trailer.field("magic"), b"SFSPEND\x01");
+    assert_eq!((trailer.number("frames"), trailer.number("slots")), (1, 2));
+    let directory = usize::try_from(trailer.number("offset of the directory")).expect("small");
+    let crc = crc32fast::hash(&pack[directory..pack.len() - 12]);
+    assert_eq!(trailer.number("crc32 of the directory"), u64::from(crc));
+    let frame = Bytes::new("pack frame", pack[directory..][..24].to_vec());
+    assert_eq!(frame.number("stored bytes"), directory as u64 - 64);
+    let crc = crc32fast::hash(&pack[64..directory]);
+    assert_eq!(frame.number("crc32 of those"), u64::from(crc));
+    assert_eq!(frame.number("form: 1 plain"), 1);
+    let slot = Bytes::new("pack slot", pack[directory + 24..][..36].to_vec());
+    assert_eq!(slot.field("digest"), Digest::of(&pack[64..80]).0);
+    assert_eq!(slot.number("bytes before compression"), 16);
+
+    let manifest = read("backups/20261120T190729Z-1f3a5c7e");
+    let head = Bytes::new("manifest", manifest[..32].to_vec());
+    assert_eq!(head.field("magic"), b"SFSMANI\x01");
+    assert_eq!(head.number("format version, 1"), 1);
+    let [facts, body] = ["facts bytes", "body bytes"].map(|field| head.number(field));
+    assert_eq!(32 + facts + body + 4, manifest.len() as u64);
+    for sentence in [
+        format!("at most {FRAME_BYTES} bytes\ntogether"),
+        format!("at most {SLOTS_MAX} in a pack"),
+        format!("block of a plain file, of 1 to {UNIT_BYTES_MAX} bytes"),
+    ] {
+        assert!(document().contains(&sentence), "{sentence}");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! What README.md tells people to type works: every block after `<!-- run -->` is run as it stands.
+//! What README.md and docs/backup.md tell people to type works: every block after `<!-- run -->` is run as it
+//! stands.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -54,12 +55,25 @@ trap clean_up EXIT
 
 #[test]
 fn commands_of_the_readme_work_as_they_stand() {
-    if is_missing(&["bash", "awk", "redis-cli", "rsync", "tar", "cmp"]) {
+    if is_missing(&["bash", "awk", "redis-cli", "rsync", "tar", "cmp", "sqlite3"]) {
         return;
     }
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let blocks = blocks_to_run(&fs::read_to_string(readme).expect("README.md"));
-    assert!(!blocks.is_empty(), "README.md has something to run");
+    run_blocks_of("README.md");
+}
+
+/// The recovery from a clean machine among them.
+#[test]
+fn commands_of_the_page_about_backups_work_as_they_stand() {
+    if is_missing(&["bash", "awk", "sqlite3"]) {
+        return;
+    }
+    run_blocks_of("docs/backup.md");
+}
+
+fn run_blocks_of(document: &str) {
+    let text = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
+    let blocks = blocks_to_run(&fs::read_to_string(text).expect(document));
+    assert!(!blocks.is_empty(), "{document} has something to run");
     let binary = Path::new(env!("CARGO_BIN_EXE_stillfs"));
     let folder = binary.parent().expect("a file is in a folder");
     let mut path = vec![folder.to_owned()];

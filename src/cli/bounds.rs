@@ -12,6 +12,13 @@ use crate::source::{SqliteOptions, WalFull};
 
 /// The units of an age, in seconds.
 const AGE_UNITS: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+/// Those of what is kept.
+const KEEP_UNITS: [(&str, u64); 4] = [
+    ("h", 3600),
+    ("d", 86_400),
+    ("w", 604_800),
+    ("y", 31_536_000),
+];
 /// The units of a lock's time, in milliseconds.
 const LOCK_UNITS: [(&str, u64); 2] = [("ms", 1), ("s", 1000)];
 /// Longer than any application waits for a lock.
@@ -139,6 +146,15 @@ fn max_lock(text: &str) -> Result<Duration, String> {
         .map(Duration::from_millis)
         .filter(|time| (Duration::from_millis(1)..=LOCK_MAX).contains(time))
         .ok_or_else(|| "writers may be stopped for 1ms to 60s".to_owned())
+}
+
+/// How far back backups are kept. Errors: what to write instead.
+pub(crate) fn keep_within(text: &str) -> Result<Duration, String> {
+    let seconds = in_units(text, &KEEP_UNITS).flatten();
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs)
+        .ok_or_else(|| "write a whole number with a unit: 36h, 30d, 8w or 2y".to_owned())
 }
 
 /// A whole number with one of `units`, in the smallest: `None` if it is none, `Some(None)` if it is too

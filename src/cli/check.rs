@@ -116,6 +116,41 @@ pub(crate) fn run(args: &CheckArgs) -> Outcome {
     Ok(if report.ok { Exit::Done } else { Exit::Corrupt })
 }
 
+/// What is wrong with the restored database of ours at `path`, which nobody else has open: its first
+/// finding, and how many more.
+///
+/// Errors: those of opening it that are no damage.
+pub(super) fn problem_of_native(host: &Host, path: &Path) -> Result<Option<String>, Failure> {
+    let report = match still::open(host, path, "stillfs restore") {
+        Ok(still) => {
+            let report = check(&still, path)?;
+            still.release()?;
+            report
+        }
+        Err(SourceError::Engine(error)) if error.kind() == ErrorKind::Corrupt => {
+            Report::unopened(path, FindingRow::of_error(&error, None))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(first_of(&report.findings, report.finding_count))
+}
+
+/// The same of an SQLite file. One that is encrypted can be checked by its own application only.
+///
+/// Errors: if SQLite cannot be asked.
+pub(super) fn problem_of_sqlite(host: &Host, path: &Path) -> Result<Option<String>, Failure> {
+    let findings = sqlite::findings_of_still_file(host, path)?;
+    Ok(first_of(&findings, findings.len() as u64))
+}
+
+fn first_of(findings: &[FindingRow], count: u64) -> Option<String> {
+    let first = findings.first()?.to_string();
+    Some(match count.saturating_sub(1) {
+        0 => first,
+        more => format!("{first}, and {} more", Many(more, "finding")),
+    })
+}
+
 /// Walks through `still`. Errors: `PinLost` if its pin ended before all was read.
 fn check(still: &StillDatabase, path: &Path) -> Result<Report, Failure> {
     let engine = still.engine();

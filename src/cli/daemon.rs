@@ -8,8 +8,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -23,7 +23,7 @@ use crate::cli::background::{Ending, Life, Mounted, Report, ViewSpec, tell_troub
 use crate::cli::bounds::BoundArgs;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::kind;
-use crate::cli::members::Members;
+use crate::cli::lease_watch::LeaseWatch;
 use crate::cli::omitted::Omitted;
 use crate::cli::request::SourceArgs;
 use crate::cli::starter::{self, Heard};
@@ -34,11 +34,7 @@ use crate::mount::session::Unmounter;
 use crate::mount::{Lazy, MountPoint, MountRecord, MountedSession, Registry};
 use crate::os::process::RunningProcess;
 use crate::os::{Host, process};
-use crate::pin::EndReason;
-use crate::source::{
-    self, Kind, LeaseView, LeftOut, PinAs, PinnedSource, ReadMeter, SourceError, SourceFacts,
-    SourceLease,
-};
+use crate::source::{self, Kind, LeaseView, LeftOut, PinAs, PinnedSource, ReadMeter, SourceFacts};
 
 /// How long a view outlives its starter for the sake of those who still have a file of it open.
 const ORPHAN_PATIENCE: Duration = Duration::from_secs(3);
@@ -156,7 +152,7 @@ pub(crate) fn serve(spec: &ViewSpec, life: Life, ready: &mut dyn FnMut(Mounted))
     let record = record_of(&host, spec, &point, &facts, &mounted);
     let record = Arc::new(Mutex::new(Some(registry.hold(&record)?)));
     let age = Age::start(host.clock.clone(), facts.max_age);
-    let lease = LeaseWatch::start(lease, reads.clone())?;
+    let lease = LeaseWatch::start(lease, reads.clone(), LEASE_CHECK)?;
     let view = ViewWatch {
         reads: reads.clone(),
         seen: lease.seen.clone(),
@@ -256,79 +252,6 @@ fn facts_of(spec: &ViewSpec, facts: &SourceFacts, mounted: &Mounted) -> BTreeMap
     let all = lsn.into_iter().chain(of_set);
     all.map(|(name, value)| (name.to_owned(), value.to_string()))
         .collect()
-}
-
-/// The thread that listens to the engine while the view is mounted.
-struct LeaseWatch {
-    seen: Arc<Mutex<LeaseView>>,
-    reconnects: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<(), SourceError>>,
-}
-
-impl LeaseWatch {
-    fn start(mut lease: Box<dyn SourceLease>, reads: Arc<dyn ReadMeter>) -> Result<Self, Failure> {
-        let seen = Arc::new(Mutex::new(lease.watch(Duration::ZERO)));
-        let stop = Arc::new(AtomicBool::new(false));
-        let reconnects = Arc::new(AtomicU64::new(0));
-        let (sees, stops, counts) = (seen.clone(), stop.clone(), reconnects.clone());
-        let body = move || {
-            while !stops.load(Ordering::SeqCst) {
-                let view = lease.watch(LEASE_CHECK);
-                counts.store(lease.reconnects(), Ordering::Relaxed);
-                let before = std::mem::replace(&mut *sees.lock(), view);
-                if before != view {
-                    tell_lease(view, &*reads);
-                }
-            }
-            let released = lease.release();
-            *sees.lock() = LeaseView::Ended(EndReason::Released);
-            released
-        };
-        let thread = thread::Builder::new()
-            .name("stillfs-lease".to_owned())
-            .spawn(body)
-            .context("cannot start the thread that watches the pin")?;
-        Ok(Self {
-            seen,
-            reconnects,
-            stop,
-            thread,
-        })
-    }
-
-    /// Gives the pin up.
-    fn release(self) -> Result<(), Failure> {
-        self.stop.store(true, Ordering::SeqCst);
-        let released = self
-            .thread
-            .join()
-            .map_err(|_| anyhow::anyhow!("the pin's thread panicked"))?;
-        Ok(released.context("cannot release the pin")?)
-    }
-}
-
-fn tell_lease(view: LeaseView, reads: &dyn ReadMeter) {
-    match view {
-        LeaseView::Held => tracing::info!("the engine that started gave the pin back"),
-        LeaseView::Ended(reason) => {
-            tracing::error!(%reason, "the pin ended: every further read fails");
-        }
-        LeaseView::NoEngine | LeaseView::EngineGone => {
-            tracing::warn!(
-                "no engine is there: the view stands, and the next one is asked for its pin"
-            );
-        }
-        LeaseView::Lost => {
-            let reason = Members::of(reads.members(), usize::MAX).end_reason();
-            let reason = reason.or_else(|| Some(reads.look().err()?.to_string()));
-            let reason = reason.unwrap_or_default();
-            tracing::error!(%reason, "the pin is lost: reads of what it showed fail");
-        }
-        LeaseView::PassedOver => {
-            tracing::error!("the engine that started did not take the pin over: reads fail");
-        }
-    }
 }
 
 fn watch_signals(life: Life, unmounter: Unmounter) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ use crate::mount::point::PointError;
 use crate::mount::registry::RegistryError;
 use crate::mount::unmount::UnmountError;
 use crate::pin::{PinError, RefusalKind};
+use crate::repository::RepositoryError;
 use crate::server::ServerError;
 use crate::source::SourceError;
 use crate::source::sqlite::{RecoveryError, Unpinnable};
@@ -149,6 +150,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<PinError>() {
         return Some(exit_of_pin(error));
     }
+    if let Some(error) = cause.downcast_ref::<RepositoryError>() {
+        return Some(exit_of_repository(error));
+    }
     if let Some(error) = cause.downcast_ref::<ReadError>() {
         return Some(exit_of_read(error));
     }
@@ -182,6 +186,40 @@ fn exit_of_source(error: &SourceError) -> Option<Exit> {
         SourceError::Sqlite { reason, .. } => Some(exit_of_unpinnable(reason)),
         SourceError::Members { first, .. } => exit_of_source(first),
         _ => None,
+    }
+}
+
+/// Every one by itself: what is new must be given a code.
+fn exit_of_repository(error: &RepositoryError) -> Exit {
+    match error {
+        RepositoryError::NoRepository { .. } | RepositoryError::NotARepository { .. } => {
+            Exit::RepositoryMissing
+        }
+        RepositoryError::Locked { .. }
+        | RepositoryError::Held { .. }
+        | RepositoryError::TargetInUse { .. } => Exit::InUse,
+        RepositoryError::Missing { .. }
+        | RepositoryError::Cut { .. }
+        | RepositoryError::Damaged { .. }
+        | RepositoryError::OtherContent { .. }
+        | RepositoryError::LostManifest { .. }
+        | RepositoryError::Unsound { .. } => Exit::Corrupt,
+        RepositoryError::ManyBackups { .. }
+        | RepositoryError::Target { .. }
+        | RepositoryError::NothingKept
+        | RepositoryError::SameRepository { .. } => Exit::Usage,
+        RepositoryError::HoldUnknown { source, .. } => exit_of_repository(source),
+        RepositoryError::View { source, .. } => exit_of_read(source),
+        RepositoryError::Cancelled => Exit::Interrupted,
+        RepositoryError::Version { .. }
+        | RepositoryError::Exists { .. }
+        | RepositoryError::NoBackup { .. }
+        | RepositoryError::NoBase { .. }
+        | RepositoryError::NoSpace { .. }
+        | RepositoryError::TargetExists { .. }
+        | RepositoryError::Live { .. }
+        | RepositoryError::WorkerLost
+        | RepositoryError::Io { .. } => Exit::Failed,
     }
 }
 

@@ -19,7 +19,7 @@ use super::exit::{Exit, Failure, Outcome};
 use super::output;
 use super::size::{self, ByteSize};
 use crate::amount::Many;
-use crate::database::{Create, Engine, EngineOptions, LOCK_FILE, LOG_DIR, PAGE_FILE};
+use crate::database::{CHANGES_DIR, Create, Engine, EngineOptions, LOCK_FILE, LOG_DIR, PAGE_FILE};
 use crate::engine::error::EngineError;
 use crate::os::path::{FileType, file_type_of, remove_dir};
 use crate::os::{self, File, Host, LockKind, OpenMode};
@@ -194,8 +194,9 @@ impl<'a> Place<'a> {
 
     /// Removes the scratch folder and what an engine makes in it.
     fn clear(&self) -> anyhow::Result<()> {
-        for folder in [self.scratch.join(LOG_DIR), self.scratch.clone()] {
-            let names = match self.host.disk.list(&folder) {
+        let inner = [LOG_DIR, CHANGES_DIR].map(|name| self.scratch.join(name));
+        for folder in inner.iter().chain([&self.scratch]) {
+            let names = match self.host.disk.list(folder) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 names => names.with_context(|| format!("cannot list {}", folder.display()))?,
             };

@@ -12,20 +12,32 @@
 
 mod age;
 mod background;
+mod backup;
+mod backups;
 mod bounds;
 mod check;
+mod copy;
 mod daemon;
 mod doctor;
 mod dump;
+mod examiner;
 mod exit;
+mod forget;
+mod hold;
+mod interrupt;
+mod job;
 mod kind;
+mod lease_watch;
+mod listing;
 mod load;
 mod members;
 mod mount;
+mod nesting;
 mod omitted;
 mod output;
 mod probe;
 mod request;
+mod restore;
 mod run;
 mod serve;
 mod size;
@@ -33,6 +45,7 @@ mod sqlite;
 mod starter;
 mod status;
 mod umount;
+mod verify;
 mod view_status;
 
 use std::process::ExitCode;
@@ -75,6 +88,8 @@ Examples:
   stillfs umount /mnt/still                         release the pin
   stillfs run /var/lib/app -- restic backup {}      the three of them in one
   stillfs doctor /var/lib/app                       what stands in the way, and what mends it
+  stillfs backup /var/lib/app --repo /backup/app    a backup, without any other tool
+  stillfs restore /backup/app /var/lib/app-back     and back
 
 Exit codes:
   0 done   1 failed   2 usage   3 done but something left out   4 an alert is raised
@@ -103,6 +118,20 @@ enum Command {
     Dump(dump::DumpArgs),
     /// Read a dump from standard input into a new database.
     Load(load::LoadArgs),
+    /// Pin running databases, and take what they hold into a repository.
+    Backup(backup::BackupArgs),
+    /// List what a repository holds.
+    Backups(backups::BackupsArgs),
+    /// Check that backups are what they say.
+    Verify(verify::VerifyArgs),
+    /// Write a backup back.
+    Restore(restore::RestoreArgs),
+    /// Forget backups that no rule keeps, or by name; give their room back.
+    Forget(forget::ForgetArgs),
+    /// Keep a backup from being forgotten, or let it go.
+    Hold(hold::HoldArgs),
+    /// Copy backups into another repository.
+    Copy(copy::CopyArgs),
     /// What `mount` and `run` leave in the background.
     #[command(hide = true)]
     Daemon(daemon::DaemonArgs),
@@ -143,6 +172,13 @@ pub fn main() -> ExitCode {
         Command::Check(args) => status::refuse_ended(&args.path, check::run(args)),
         Command::Dump(args) => status::refuse_ended(&args.path, dump::run(args)),
         Command::Load(args) => load::run(args),
+        Command::Backup(args) => job::tell_failure(args.json, backup::run(args)),
+        Command::Backups(args) => job::tell_failure(args.json, backups::run(args)),
+        Command::Verify(args) => job::tell_failure(args.json, verify::run(args)),
+        Command::Restore(args) => job::tell_failure(args.json, restore::run(args)),
+        Command::Forget(args) => job::tell_failure(args.json, forget::run(args)),
+        Command::Hold(args) => hold::run(args),
+        Command::Copy(args) => job::tell_failure(args.json, copy::run(args)),
         Command::Daemon(args) => return daemon::run(args),
         Command::Probe(args) => probe::run(args),
         Command::Sqlite(args) => sqlite::run(args),

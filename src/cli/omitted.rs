@@ -58,11 +58,16 @@ impl Omitted {
 
     /// Says on standard error what a view lacks, and gives the exit code for it.
     pub(crate) fn tell(&self) -> Exit {
+        self.tell_of("view")
+    }
+
+    /// As [`Self::tell`], of a view or of what was made from one.
+    pub(crate) fn tell_of(&self, what: &str) -> Exit {
         if self.count == 0 {
             return Exit::Done;
         }
         let parts = Many(self.count, "part");
-        output::problem(&format!("the view lacks {parts} of its source:"));
+        output::problem(&format!("the {what} lacks {parts} of its source:"));
         for line in self.lines() {
             output::problem(&format!("left out {line}"));
         }

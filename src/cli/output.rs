@@ -41,6 +41,14 @@ pub(crate) fn json(value: &impl Serialize) {
     }
 }
 
+/// One JSON document on one line of standard output, one of many.
+pub(crate) fn json_line(value: &impl Serialize) {
+    match serde_json::to_string(value) {
+        Ok(text) => line(&text),
+        Err(error) => problem(&format!("cannot write JSON: {error}")),
+    }
+}
+
 /// One line on standard error, with the program's name. Names of files may be in it.
 pub(crate) fn problem(text: &str) {
     let _ = writeln!(io::stderr().lock(), "stillfs: {}", plain(text));

@@ -30,7 +30,7 @@ const WORDS: [(&str, Option<&str>); 4] = [
 pub(crate) struct Words {
     /// Of the mount.
     pub(crate) mount: MountOptions,
-    header: HeaderShown,
+    pub(crate) header: HeaderShown,
     recovery: Recovery,
     keeping: Keeping,
     files: Files,

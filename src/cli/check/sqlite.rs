@@ -259,6 +259,15 @@ fn refuse_ended(root: &Path) -> Result<(), Failure> {
     Err(Failure::new(Exit::PinLost, error))
 }
 
+/// What SQLite finds wrong with a file that nobody else has open, and beside which nothing lies.
+///
+/// Errors: if it cannot be asked.
+pub(super) fn findings_of_still_file(host: &Host, path: &Path) -> Result<Vec<FindingRow>, Failure> {
+    let mut found = Found::default();
+    found.add(host, path, path, integrity::ask(path, |_| {})?)?;
+    Ok(found.findings)
+}
+
 /// Checks a file where it is, if nothing lies beside it and nobody has it open. `None` if that is not so,
 /// or is no longer so at the end.
 fn check_alone(host: &Host, path: &Path) -> Result<Option<Found>, Failure> {

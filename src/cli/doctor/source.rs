@@ -7,7 +7,7 @@ use super::finding::{Finding, Id, quoted};
 use super::mounts::Mounts;
 use super::{engine, files, sqlite};
 use crate::cli::{output, probe};
-use crate::database::{LOG_DIR, PAGE_FILE, SHADOW_DIR, SOCKET_FILE};
+use crate::database::{CHANGES_DIR, LOG_DIR, PAGE_FILE, SHADOW_DIR, SOCKET_FILE};
 use crate::engine::EngineOptions;
 use crate::os::file_system::{Reflink, RefusedFileSystem, reflink, refuse_remote};
 use crate::os::path::{Metadata, file_type_of, may_use_dir, metadata};
@@ -57,7 +57,7 @@ pub(super) fn look(host: &Host, path: &Path, mounts: &Mounts, findings: &mut Vec
 
 /// A part of the source that is a link to, or the mount point of, what never answers.
 fn silent_part(path: &Path) -> Option<PathBuf> {
-    let parts = [SHADOW_DIR, LOG_DIR, SOCKET_FILE].map(|name| path.join(name));
+    let parts = [SHADOW_DIR, LOG_DIR, CHANGES_DIR, SOCKET_FILE].map(|name| path.join(name));
     let asked = parts.map(|part| (probe::start(&part), part));
     let silent = asked.into_iter().filter_map(|(asked, part)| {
         let is_silent = asked.is_ok_and(|asked| asked.wait().is_none());

@@ -1,0 +1,123 @@
+//! `stillfs copy`: backups in a second repository, every byte checked on the way.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::amount::Many;
+use crate::cli::exit::{Exit, Failure, Outcome};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::job::{self, Audience};
+use crate::cli::nesting;
+use crate::cli::output;
+use crate::os::Host;
+use crate::repository::{BackupId, Control, CopyReport, Repository, copy};
+
+/// Arguments of `stillfs copy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+REPO2 is made if it is not there. Backups keep their names; content that REPO2 has already is not
+copied again. Every byte is checked as it is read, so damage does not spread: a backup that cannot
+be read is not copied, is named, and the exit code is 12; the others are copied.
+
+Examples:
+  stillfs copy /backup/app /mnt/usb/app            all that are not there yet
+  stillfs copy /backup/app /mnt/usb/app latest")]
+pub(crate) struct CopyArgs {
+    /// The repository to copy from
+    repo: PathBuf,
+    /// The repository to copy to
+    repo2: PathBuf,
+    /// Which backups: names, their beginnings, or latest [default: all]
+    #[arg(value_name = "BACKUP")]
+    backups: Vec<String>,
+    /// Print lines of JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The last line of `--json`. The names are stable.
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    message_type: &'static str,
+    exit: u8,
+    copied: &'a [BackupId],
+    present: &'a [BackupId],
+    bytes_read: u64,
+    bytes_stored: u64,
+    /// Backups that cannot be read, and why.
+    failed: Vec<FailedRow<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FailedRow<'a> {
+    id: &'a BackupId,
+    problem: &'a str,
+}
+
+pub(crate) fn run(args: &CopyArgs) -> Outcome {
+    let host = Host::system();
+    let (from, to) = (nesting::real(&args.repo), nesting::real(&args.repo2));
+    if nesting::place_in(&to, &from).is_some() || nesting::place_in(&from, &to).is_some() {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "{} and {} are one place, or one lies in the other",
+            output::path(&from),
+            output::path(&to)
+        )));
+    }
+    let from = Repository::open(&host, &from)?;
+    let ids = match &*args.backups {
+        [] => from.ids()?,
+        names => {
+            let ids = names.iter().map(|name| from.find(name));
+            ids.collect::<Result<_, _>>()?
+        }
+    };
+    let to = Repository::open_or_create(&host, &to)?;
+    let (interrupt, control) = (Interrupt::listen()?, Control::default());
+    let work = || copy(&from, &to, &ids, &control);
+    let report = job::run("copy", Audience::of(args.json), &interrupt, &control, work)?;
+    let exit = match report.failed.is_empty() {
+        true => Exit::Done,
+        false => Exit::Corrupt,
+    };
+    for (id, problem) in &report.failed {
+        output::problem(&format!("backup {id} is not copied: {problem}"));
+    }
+    match args.json {
+        true => output::json_line(&Summary::of(&report, exit)),
+        false => tell(&report),
+    }
+    Ok(exit)
+}
+
+impl<'a> Summary<'a> {
+    fn of(report: &'a CopyReport, exit: Exit) -> Self {
+        let failed = report.failed.iter();
+        Self {
+            message_type: "summary",
+            exit: exit.code(),
+            copied: &report.copied,
+            present: &report.present,
+            bytes_read: report.bytes_read,
+            bytes_stored: report.bytes_stored,
+            failed: failed
+                .map(|(id, problem)| FailedRow { id, problem })
+                .collect(),
+        }
+    }
+}
+
+fn tell(report: &CopyReport) {
+    for id in &report.copied {
+        output::line(&format!("copied  {id}"));
+    }
+    output::line(&format!(
+        "{} copied, {} there already; {} read, {} stored",
+        Many(report.copied.len() as u64, "backup"),
+        report.present.len(),
+        output::bytes(report.bytes_read),
+        output::bytes(report.bytes_stored)
+    ));
+}

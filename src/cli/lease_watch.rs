@@ -1,0 +1,96 @@
+//! The thread that listens to whoever keeps a pin, for as long as the pin is needed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::Context;
+use parking_lot::Mutex;
+
+use crate::cli::exit::Failure;
+use crate::cli::members::Members;
+use crate::pin::EndReason;
+use crate::source::{LeaseView, ReadMeter, SourceError, SourceLease};
+
+/// See the head of the file.
+#[derive(Debug)]
+pub(crate) struct LeaseWatch {
+    /// How the lease is.
+    pub(crate) seen: Arc<Mutex<LeaseView>>,
+    /// How often the pin was given back by an engine that started.
+    pub(crate) reconnects: Arc<AtomicU64>,
+    /// Makes the thread give the pin up.
+    pub(crate) stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<(), SourceError>>,
+}
+
+impl LeaseWatch {
+    /// Looks at the lease every `pause`, which is also how long giving it up may take.
+    pub(crate) fn start(
+        mut lease: Box<dyn SourceLease>,
+        reads: Arc<dyn ReadMeter>,
+        pause: Duration,
+    ) -> Result<Self, Failure> {
+        let seen = Arc::new(Mutex::new(lease.watch(Duration::ZERO)));
+        let stop = Arc::new(AtomicBool::new(false));
+        let reconnects = Arc::new(AtomicU64::new(0));
+        let (sees, stops, counts) = (seen.clone(), stop.clone(), reconnects.clone());
+        let body = move || {
+            while !stops.load(Ordering::SeqCst) {
+                let view = lease.watch(pause);
+                counts.store(lease.reconnects(), Ordering::Relaxed);
+                let before = std::mem::replace(&mut *sees.lock(), view);
+                if before != view {
+                    tell(view, &*reads);
+                }
+            }
+            let released = lease.release();
+            *sees.lock() = LeaseView::Ended(EndReason::Released);
+            released
+        };
+        let thread = thread::Builder::new()
+            .name("stillfs-lease".to_owned())
+            .spawn(body)
+            .context("cannot start the thread that watches the pin")?;
+        Ok(Self {
+            seen,
+            reconnects,
+            stop,
+            thread,
+        })
+    }
+
+    /// Gives the pin up.
+    pub(crate) fn release(self) -> Result<(), Failure> {
+        self.stop.store(true, Ordering::SeqCst);
+        let released = self
+            .thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("the pin's thread panicked"))?;
+        Ok(released.context("cannot release the pin")?)
+    }
+}
+
+fn tell(view: LeaseView, reads: &dyn ReadMeter) {
+    match view {
+        LeaseView::Held => tracing::info!("the engine that started gave the pin back"),
+        LeaseView::Ended(reason) => {
+            tracing::error!(%reason, "the pin ended: every further read fails");
+        }
+        LeaseView::NoEngine | LeaseView::EngineGone => {
+            tracing::warn!(
+                "no engine is there: the view stands, and the next one is asked for its pin"
+            );
+        }
+        LeaseView::Lost => {
+            let reason = Members::of(reads.members(), usize::MAX).end_reason();
+            let reason = reason.or_else(|| Some(reads.look().err()?.to_string()));
+            let reason = reason.unwrap_or_default();
+            tracing::error!(%reason, "the pin is lost: reads of what it showed fail");
+        }
+        LeaseView::PassedOver => {
+            tracing::error!("the engine that started did not take the pin over: reads fail");
+        }
+    }
+}

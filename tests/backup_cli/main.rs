@@ -1,0 +1,17 @@
+//! The commands of a repository with the real program and real engines: backups under load, verified,
+//! restored elsewhere and in place, refused where they must be, interrupted, kept, forgotten and copied.
+//! docs/backup.md says what programs may rely on, and is compared with what they get.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used)]
+
+mod documents;
+mod ending;
+mod hostile;
+mod keeping;
+mod native;
+#[path = "../data_commands/rig.rs"]
+#[allow(dead_code, reason = "shared with others")]
+mod rig;
+mod scene;
+mod sqlite;
+mod tree;
