@@ -6,6 +6,7 @@
 //! | [`input`] | the fuzzer's bytes as numbers, pieces and patches |
 //! | [`memory_file`] | a file of bytes, and files of a simulated disk |
 //! | [`page_image`] | pages and headers with their checksums mended |
+//! | [`repository`] | packs and manifests, and the same with their checksums mended |
 //! | [`sample`] | databases made by the real code |
 //! | [`walk`] | everything that can be read of a database |
 //! | [`wire`] | sockets whose other end says what the fuzzer wants |
@@ -14,6 +15,7 @@ pub mod allocation;
 pub mod input;
 pub mod memory_file;
 pub mod page_image;
+pub mod repository;
 pub mod sample;
 pub mod walk;
 pub mod wire;

@@ -1,0 +1,110 @@
+//! A repository made by the real code, and its objects with their checksums mended.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use stillfs::codec;
+use stillfs::os::Host;
+use stillfs::repository::pack::{PackBuilder, PackId, SealedFrame, Slot};
+use stillfs::repository::store::{Put, Store};
+use stillfs::repository::{Compression, Digest, Repository};
+
+/// The pack that [`PACK`] is.
+pub const ID: PackId = PackId([5; 16]);
+
+/// Bytes of a pack's trailer.
+const TRAILER_BYTES: usize = 32;
+
+/// A repository on a disk of its own.
+pub fn repository() -> Repository {
+    let host = Host::simulated(1).host;
+    Repository::open_or_create(&host, Path::new("/r")).expect("nothing fails on this machine")
+}
+
+/// The bytes of a small pack: a frame of each form, one of them with an emptied slot.
+pub static PACK: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let repository = repository();
+    let mut builder = PackBuilder::new(repository.id(), ID);
+    for compression in [Compression::Lz4, Compression::None, Compression::Zstd(3)] {
+        let units = [vec![1; 400], Vec::new(), b"0123456789".repeat(20)];
+        let slot = |unit: &Vec<u8>| Slot {
+            digest: Digest::of(unit),
+            bytes: u32::try_from(unit.len()).expect("a small unit"),
+        };
+        let slots = units.iter().map(slot).collect();
+        builder.push(SealedFrame::seal(&units.concat(), slots, compression));
+    }
+    let store = repository.store().as_ref();
+    builder
+        .finish(store, Put::New)
+        .expect("nothing fails on this machine");
+    read(store, &ID.object())
+});
+
+/// A manifest that other code has written, with an entry of each kind.
+pub static MANIFEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
+    let name = "tests/fixtures/repository-1/backups/20261120T190729Z-1f3a5c7e";
+    std::fs::read(root.join(name)).expect("the fixture is there")
+});
+
+fn read(store: &dyn Store, object: &str) -> Vec<u8> {
+    let bytes = store.size(object).expect("it was put");
+    let mut out = vec![0; usize::try_from(bytes).expect("a small object")];
+    store
+        .read_at(object, 0, &mut out)
+        .expect("nothing fails on this machine");
+    out
+}
+
+/// Puts `crc` where a pack or a manifest has it.
+fn put_crc(bytes: &mut [u8], at: usize, crc: u32) {
+    codec::put(bytes, at, &crc.to_le_bytes());
+}
+
+/// Mends the checksums of a pack's header and directory, and of the frames where the directory is where
+/// that says.
+pub fn mend_pack(pack: &mut [u8]) {
+    let Some(trailer) = pack.len().checked_sub(TRAILER_BYTES) else {
+        return;
+    };
+    if pack.len() >= 64 {
+        let crc = crc32fast::hash(&pack[..60]);
+        put_crc(pack, 60, crc);
+    }
+    let offset = codec::get_u64(pack, trailer).unwrap_or_default();
+    let directory = usize::try_from(offset).unwrap_or(usize::MAX);
+    let frame_count = codec::get_u32(pack, trailer + 8).unwrap_or_default();
+    if directory > trailer {
+        return;
+    }
+    let mut frame = 64_usize;
+    for number in 0..(frame_count as usize).min((trailer - directory) / 24) {
+        let entry = directory + number * 24;
+        let stored = codec::get_u32(pack, entry).unwrap_or_default() as usize;
+        let Some(bytes) = pack.get(frame..frame.saturating_add(stored)) else {
+            break;
+        };
+        let crc = crc32fast::hash(bytes);
+        frame += stored;
+        put_crc(pack, entry + 4, crc);
+    }
+    let crc = crc32fast::hash(&pack[directory..trailer + 20]);
+    put_crc(pack, trailer + 20, crc);
+}
+
+/// Mends the sizes and checksums of a manifest whose facts have `facts_bytes` bytes.
+pub fn mend_manifest(manifest: &mut [u8], facts_bytes: usize) {
+    let facts_end = 32 + facts_bytes;
+    let Some(body_bytes) = manifest.len().checked_sub(facts_end + 4) else {
+        return;
+    };
+    codec::put(manifest, 24, &(body_bytes as u64).to_le_bytes());
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&manifest[..20]);
+    hasher.update(&manifest[32..facts_end]);
+    put_crc(manifest, 20, hasher.finalize());
+    let end = manifest.len() - 4;
+    let crc = crc32fast::hash(&manifest[..end]);
+    put_crc(manifest, end, crc);
+}
