@@ -14,6 +14,10 @@ import sys
 
 import ledger
 
+# Writers in a rollback mode leave a reader that polls few gaps, and one that is about to commit keeps new
+# readers out while an old one holds it up: the oracle outlasts them all.
+PATIENCE_SECONDS = 6 * ledger.PATIENCE_SECONDS
+
 
 class Oracle:
     def __init__(self):
@@ -40,12 +44,12 @@ class Oracle:
 
     def holding(self):
         if self.holder is None:
-            self.holder = ledger.connect(self.path, self.settings)
+            self.holder = ledger.connect(self.path, self.settings, PATIENCE_SECONDS)
         return self.holder
 
     def second(self):
         if self.other is None:
-            self.other = ledger.connect(self.path, self.settings)
+            self.other = ledger.connect(self.path, self.settings, PATIENCE_SECONDS)
         return self.other
 
     def read(self, conn):
