@@ -49,6 +49,9 @@ is no backup; 130 after Ctrl-C. An interrupted backup leaves the repository as i
 one uses what it had stored. --json prints lines, of which message_type says what they are: progress
 (once a second), and at the end summary or error.
 
+While somebody commits to SOURCE, a backup works in small pieces and rests longer than it works, so
+that commits hardly wait; it takes several times as long then. --full-speed takes what there is.
+
 Not in a backup: extended attributes, ACLs, pipes, sockets and devices.
 
 Examples:
@@ -75,6 +78,9 @@ pub(crate) struct BackupArgs {
     /// Directories: leave out plain files that are larger; databases never
     #[arg(long, value_name = "SIZE", value_parser = size::nonzero)]
     max_size: Option<ByteSize>,
+    /// Do not stand back for those who write the source meanwhile
+    #[arg(long)]
+    full_speed: bool,
     /// Read at most so many bytes per second
     #[arg(long, value_name = "RATE", value_parser = size::nonzero)]
     limit_rate: Option<ByteSize>,
@@ -171,6 +177,7 @@ impl BackupArgs {
             exclude,
             size_max: self.max_size.map(|size| size.0),
             rate_max: self.limit_rate.map(|rate| rate.0),
+            full_speed: self.full_speed,
             compression: self.compress,
             workers: usize::try_from(self.jobs.unwrap_or(0))?,
         })
@@ -247,7 +254,7 @@ mod tests {
     #[test]
     fn options_reach_the_backup() {
         let line = "--type differential --tag nightly --exclude *.log --exclude /a/b --max-size 1M \
-                    --limit-rate 20M --compress zstd:7 --jobs 3";
+                    --limit-rate 20M --full-speed --compress zstd:7 --jobs 3";
         let args = parse(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
         let options = args.backup_options("/s".as_ref(), Kind::Tree, "/r".as_ref());
         let options = options.map_err(|failure| failure.text()).unwrap();
@@ -257,12 +264,14 @@ mod tests {
         assert_eq!(exclude, ["*.log", "/a/b"]);
         assert_eq!(options.size_max, Some(1 << 20));
         assert_eq!(options.rate_max, Some(20 << 20));
+        assert!(options.full_speed);
         assert_eq!(options.compression, Compression::Zstd(7));
         assert_eq!(options.workers, 3);
         let nothing = parse(&[]).unwrap();
         let nothing = nothing.backup_options("/s".as_ref(), Kind::Native, "/r".as_ref());
         let nothing = nothing.map_err(|failure| failure.text()).unwrap();
         assert_eq!((nothing.wanted, nothing.workers), (Wanted::Auto, 0));
+        assert!(!nothing.full_speed);
     }
 
     #[test]

@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::engine::{changed_pages, incarnation_of};
+use crate::engine::{LOG_DIR, changed_pages, incarnation_of};
 use crate::fault::{self, Fault};
 use crate::id::Epoch;
 use crate::lsn::Lsn;
-use crate::os::Disk;
+use crate::os::{Disk, OpenMode};
 use crate::view::PinnedFile;
 use crate::view::tree::{PageVersion, RangeRead, ReadError};
 
@@ -57,6 +57,16 @@ impl RangeRead for StillPages {
         })
     }
 
+    /// The newest segment of the log, and its size.
+    fn write_mark(&self) -> Option<u64> {
+        let log = self.dir.join(LOG_DIR);
+        let newest = self.disk.list(&log).ok()?.pop()?;
+        let segment = self.disk.open(&log.join(&newest), OpenMode::Read).ok()?;
+        let bytes = segment.len().ok()?;
+        let name = u64::from(crc32fast::hash(newest.as_encoded_bytes()));
+        Some(name << 32 ^ bytes)
+    }
+
     /// The pin's history goes on in the directory, and its commit is durable.
     fn changed_since(&self, since: Lsn) -> Option<Vec<Range<u64>>> {
         let header = self.file.header();
@@ -82,5 +92,36 @@ impl RangeRead for StillPages {
             range.start = range.start.max(2) + 1;
         }
         Some(changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::{Database, EngineOptions};
+    use crate::os::Host;
+
+    fn commit(database: &Database, value: &[u8]) {
+        let mut write = database.begin_write().unwrap();
+        write.put("t", b"key", value).unwrap();
+        write.commit().unwrap();
+    }
+
+    /// BK12
+    #[test]
+    fn mark_of_a_view_changes_with_every_commit_and_only_then() {
+        let machine = Host::simulated(1);
+        let database = Database::open_on(&machine.host, "/db", &EngineOptions::default()).unwrap();
+        commit(&database, b"first");
+        let pages = database.pin().unwrap().content();
+        let mut marks = Vec::new();
+        for value in 0..4_u8 {
+            let mark = pages.write_mark();
+            assert_eq!(mark, pages.write_mark());
+            marks.push(mark.expect("the log can be looked at"));
+            commit(&database, &[value]);
+        }
+        marks.dedup();
+        assert_eq!(marks.len(), 4);
     }
 }

@@ -30,6 +30,11 @@ impl Clock for SystemClock {
         now.into()
     }
 
+    fn thread_cpu(&self) -> Duration {
+        let used = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID);
+        used.expect("every Linux has this clock").into()
+    }
+
     fn sleep(&self, duration: Duration) {
         std::thread::sleep(duration);
     }

@@ -42,6 +42,7 @@ pub mod secret_file;
 pub mod sim;
 pub mod trust;
 pub mod unix_socket;
+mod write_back;
 pub mod xattr;
 
 #[cfg(test)]
@@ -97,6 +98,12 @@ pub trait File: Send + Sync + fmt::Debug {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Makes content and size durable (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
+    /// Has `bytes` bytes from `offset` on go to the disk now, and waits for it, where that can be done. They
+    /// are no more durable for it (O1); a later `sync_data` has less to do. After an error as after one
+    /// of `sync_data` (O3).
+    fn write_back(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Cuts or grows the file to `bytes`.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Gives the space of `bytes` bytes from `offset` on back to the file system: they read as zeros
@@ -149,6 +156,10 @@ pub trait Clock: Send + Sync + fmt::Debug {
     fn wall_ns(&self) -> u64;
     /// Time since some fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
+    /// What the calling thread has had of the processors; nothing where time is simulated.
+    fn thread_cpu(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Blocks the calling thread.
     fn sleep(&self, duration: Duration);
 }

@@ -22,6 +22,15 @@ pub fn stand_back() {
     unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_LOWEST) };
 }
 
+/// Lets the calling thread run only where nobody else of its session or service wants to: it hardly gets
+/// on where all processors are busy. Only the privileged come back from that. Where the system refuses, it
+/// stays as it was.
+pub fn stand_aside() {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters outlive the call; thread 0 is the calling one.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,15 +40,24 @@ mod tests {
         unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
     }
 
+    fn policy() -> i32 {
+        // SAFETY: the call takes no pointer; thread 0 is the calling one.
+        unsafe { libc::sched_getscheduler(0) }
+    }
+
     /// The threads of whoever asks for a backup must stay as they are.
     #[test]
     fn only_the_thread_that_asks_stands_back() {
-        let before = nice();
+        let before = (nice(), policy());
         let behind = std::thread::spawn(|| {
             stand_back();
-            nice()
+            let back = (nice(), policy());
+            stand_aside();
+            (back, policy())
         });
-        assert_eq!(behind.join().unwrap(), before.max(NICE));
-        assert_eq!(nice(), before);
+        let (back, aside) = behind.join().unwrap();
+        assert_eq!(back, (before.0.max(NICE), before.1));
+        assert_eq!(aside, libc::SCHED_IDLE);
+        assert_eq!((nice(), policy()), before);
     }
 }

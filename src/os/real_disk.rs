@@ -14,6 +14,7 @@ use nix::fcntl::{AT_FDCWD, FallocateFlags, OFlag, fallocate};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 
 use crate::os::random::SystemRandom;
+use crate::os::write_back::write_back;
 use crate::os::{Disk, File, FileIdentity, LockKind, OpenMode, Random};
 
 /// The file system of the machine.
@@ -50,6 +51,10 @@ impl File for RealFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.descriptor.sync_data()
+    }
+
+    fn write_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        write_back(self.descriptor.as_fd(), offset, bytes)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

@@ -30,6 +30,10 @@ use crate::repository::{config, damage, hex};
 
 const LOCK: &str = "LOCK";
 const MARKS_LOCK: &str = "LOCK.marks";
+/// What is called after each piece of a slow put.
+type Rest<'a> = &'a dyn Fn();
+/// A piece of a slow put: the disk is done with it in half a millisecond.
+const SLOW_PIECE_BYTES: usize = 256 << 10;
 /// How long somebody else who changes marks is waited for: some syncs of folders.
 const MARKS_PATIENCE: Duration = Duration::from_secs(30);
 const MARKS_PAUSE: Duration = Duration::from_millis(10);
@@ -215,8 +219,48 @@ impl FolderStore {
         })
     }
 
+    fn put_file(
+        &self,
+        name: &ObjectName,
+        parts: &[&[u8]],
+        put: Put,
+        rest: Option<Rest<'_>>,
+    ) -> Result<()> {
+        self.refuse_if_poisoned()?;
+        let path = self.path_of(name)?;
+        let mut tries = 0;
+        loop {
+            if put == Put::New {
+                match self.open(name) {
+                    Err(RepositoryError::Missing { .. }) => {}
+                    Err(error) => return Err(error),
+                    Ok(_) => {
+                        let object = name.to_owned();
+                        return Err(RepositoryError::Exists { object });
+                    }
+                }
+            }
+            let staged = self.stage(name, parts, rest)?;
+            tries += 1;
+            match self.disk.rename(&staged, &path) {
+                Ok(()) => break,
+                // The staged file was swept away, or the folder was never copied, being empty.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {
+                    drop(self.disk.remove(&staged));
+                    self.renew_folders()?;
+                }
+                Err(error) => {
+                    drop(self.disk.remove(&staged));
+                    return Err(self.error("name", name, 0)(error));
+                }
+            }
+        }
+        self.note(&path, put == Put::New);
+        Ok(())
+    }
+
     /// Writes `parts` as a new file of `tmp/`, durable but for its name.
-    fn stage(&self, name: &ObjectName, parts: &[&[u8]]) -> Result<PathBuf> {
+    fn stage(&self, name: &ObjectName, parts: &[&[u8]], rest: Option<Rest<'_>>) -> Result<PathBuf> {
         let needed = parts.iter().map(|part| part.len() as u64).sum();
         let mut random = [0; 8];
         let drawn = self.random.fill(&mut random);
@@ -232,10 +276,17 @@ impl FolderStore {
             file => file,
         };
         let file = file.map_err(self.error("write", name, needed))?;
+        let piece_bytes = rest.map_or(usize::MAX, |_| SLOW_PIECE_BYTES);
+        let mut pieces = parts.iter().flat_map(|part| part.chunks(piece_bytes));
         let mut offset = 0;
-        let written = parts.iter().try_for_each(|part| {
-            write_all_at(file.as_ref(), part, offset)?;
-            offset += part.len() as u64;
+        let written = pieces.try_for_each(|piece| {
+            let bytes = piece.len() as u64;
+            write_all_at(file.as_ref(), piece, offset)?;
+            if let Some(rest) = rest {
+                file.write_back(offset, bytes)?;
+                rest();
+            }
+            offset += bytes;
             Ok(())
         });
         if let Err(error) = written.and_then(|()| file.sync_data()) {
@@ -317,37 +368,17 @@ fn or_here(dir: &Path) -> &Path {
 
 impl Store for FolderStore {
     fn put(&self, name: &ObjectName, parts: &[&[u8]], put: Put) -> Result<()> {
-        self.refuse_if_poisoned()?;
-        let path = self.path_of(name)?;
-        let mut tries = 0;
-        loop {
-            if put == Put::New {
-                match self.open(name) {
-                    Err(RepositoryError::Missing { .. }) => {}
-                    Err(error) => return Err(error),
-                    Ok(_) => {
-                        let object = name.to_owned();
-                        return Err(RepositoryError::Exists { object });
-                    }
-                }
-            }
-            let staged = self.stage(name, parts)?;
-            tries += 1;
-            match self.disk.rename(&staged, &path) {
-                Ok(()) => break,
-                // The staged file was swept away, or the folder was never copied, being empty.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {
-                    drop(self.disk.remove(&staged));
-                    self.renew_folders()?;
-                }
-                Err(error) => {
-                    drop(self.disk.remove(&staged));
-                    return Err(self.error("name", name, 0)(error));
-                }
-            }
-        }
-        self.note(&path, put == Put::New);
-        Ok(())
+        self.put_file(name, parts, put, None)
+    }
+
+    fn put_slowly(
+        &self,
+        name: &ObjectName,
+        parts: &[&[u8]],
+        put: Put,
+        rest: Rest<'_>,
+    ) -> Result<()> {
+        self.put_file(name, parts, put, Some(rest))
     }
 
     fn settle(&self) -> Result<()> {

@@ -35,6 +35,9 @@
 //!   database starts a new history.
 //! * BK10 "Verified" is said of a backup only after every byte of it was read back and checked.
 //! * BK11 However a backup ends, its pin is given up.
+//! * BK12 Whoever commits to the source is stood back for: as long as he does, one worker works at a time
+//!   and rests longer than it worked, and packs go to the disk in small pieces with rests between them;
+//!   unless the backup is told to be in a hurry.
 //!
 //! Not here: how a source is pinned (`source`), processes, exit codes, text for people (`cli`).
 

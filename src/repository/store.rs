@@ -28,6 +28,18 @@ pub trait Store: Send + Sync + fmt::Debug {
     ///
     /// Errors: `Exists`, `NoSpace`, `Io`; nothing is then stored under the name, or what was there before.
     fn put(&self, name: &ObjectName, parts: &[&[u8]], put: Put) -> Result<(), RepositoryError>;
+    /// As [`Store::put`], in pieces that nobody else at the disk waits for long, where that can be done;
+    /// `rest` is called after each.
+    fn put_slowly(
+        &self,
+        name: &ObjectName,
+        parts: &[&[u8]],
+        put: Put,
+        rest: &dyn Fn(),
+    ) -> Result<(), RepositoryError> {
+        let _ = rest;
+        self.put(name, parts, put)
+    }
     /// Makes the names of everything put or removed so far durable. Errors: `Io`.
     fn settle(&self) -> Result<(), RepositoryError>;
     /// Fills `out` from `offset` on. Errors: `Missing`, `Cut` where the object ends before, `Io`.

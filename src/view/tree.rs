@@ -151,6 +151,11 @@ pub trait RangeRead: Send + Sync + fmt::Debug {
     fn incarnation_of(&self, _lsn: Lsn) -> Option<Epoch> {
         None
     }
+    /// A number that differs after somebody has committed to what this is a view of, as cheap as a look at
+    /// some files; `None` where nobody knows. It tells nothing of the view.
+    fn write_mark(&self) -> Option<u64> {
+        None
+    }
     /// Every page that may differ from what it was at `since`, a commit of the same history; `None`
     /// where nobody knows.
     fn changed_since(&self, _since: Lsn) -> Option<Vec<Range<u64>>> {

@@ -103,13 +103,18 @@ impl<'a> Parent<'a> {
         facts.epoch.as_deref()
     }
 
-    /// The content of each unit of `file`, as far as the repository still has it.
-    fn numbers(&self, file: &FileContent, index: &BlobIndex) -> Vec<BlobNo> {
+    /// The content of each unit of `file`, as far as the repository still has it; of `limit` units at most,
+    /// since a manifest may say anything.
+    fn numbers(&self, file: &FileContent, index: &BlobIndex, limit: usize) -> Vec<BlobNo> {
         let mut numbers = Vec::new();
         for extent in &file.extents {
-            let count = extent.count as usize;
+            let room = limit - numbers.len();
+            let count = room.min(extent.count as usize);
             match self.packs.get(extent.pack as usize) {
-                Some(pack) => numbers.extend(index.slots(*pack, extent.slot, extent.count)),
+                Some(pack) => {
+                    let slots = index.slots(*pack, extent.slot, extent.count);
+                    numbers.extend(slots.take(count));
+                }
                 None if extent.pack == crate::repository::manifest::Extent::ZEROS => {
                     numbers.extend(std::iter::repeat_n(BlobNo::ZEROS, count));
                 }
@@ -152,7 +157,9 @@ impl FileJob {
         }
         let older = parent.and_then(|parent| {
             let file = parent.files.get(path).copied()?;
-            (file.unit_bytes == unit_bytes).then(|| (file, parent.numbers(file, index)))
+            let units = walked.bytes.div_ceil(u64::from(unit_bytes)).min(UNITS_MAX);
+            let limit = usize::try_from(units).unwrap_or(usize::MAX);
+            (file.unit_bytes == unit_bytes).then(|| (file, parent.numbers(file, index, limit)))
         });
         let is_fixed = !matches!(node.content, Content::Live(_));
         if is_fixed {
@@ -278,6 +285,38 @@ fn in_order(mut ranges: Vec<Range<u64>>, count: u64) -> Vec<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::repository::backup::fixture::Rig;
+    use crate::repository::digest::Digest;
+    use crate::repository::manifest::Extent;
+    use crate::repository::pack::PackId;
+    use crate::repository::progress::Control;
+
+    /// What a manifest says takes no more memory than what is there.
+    #[test]
+    fn parent_that_lies_about_its_units_is_heard_up_to_the_size_of_the_file() {
+        let rig = Rig::new(1);
+        let index = BlobIndex::load(&rig.repository, &Control::default()).unwrap();
+        let extent = |pack| Extent {
+            pack,
+            slot: 7,
+            count: u32::MAX,
+        };
+        let parent = Parent {
+            packs: &[PackId([1; 16])],
+            files: HashMap::new(),
+            databases: &[],
+        };
+        for pack in [Extent::ZEROS, 0, 9] {
+            let file = FileContent {
+                bytes: u64::MAX,
+                unit_bytes: 4096,
+                digest: Digest::default(),
+                extents: vec![extent(pack); 1000],
+                version: None,
+            };
+            assert_eq!(parent.numbers(&file, &index, 3).len(), 3);
+        }
+    }
 
     #[test]
     #[expect(clippy::single_range_in_vec_init, reason = "it is a list of ranges")]

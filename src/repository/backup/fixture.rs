@@ -51,6 +51,7 @@ impl Rig {
         let store = Arc::new(GatedStore {
             inner: self.repository.store().clone(),
             puts: AtomicU64::new(0),
+            slow_puts: AtomicU64::new(0),
             gate,
         });
         let repository = Repository::on(&self.machine.host, store.clone()).unwrap();
@@ -219,6 +220,8 @@ pub(super) struct Pages {
     pub(super) commits: Option<Vec<(Lsn, BTreeSet<u64>)>>,
     pub(super) unsaid: Option<u64>,
     pub(super) reads: Mutex<Vec<u64>>,
+    /// What a commit to the original changes, where that can be seen.
+    pub(super) commits_seen: Option<Arc<AtomicU64>>,
     /// Called before each read with the number of its first page.
     pub(super) hook: Option<Hook>,
 }
@@ -276,6 +279,11 @@ impl RangeRead for Pages {
 
     fn incarnation_of(&self, _lsn: Lsn) -> Option<Epoch> {
         self.version.map(|_| self.epoch)
+    }
+
+    fn write_mark(&self) -> Option<u64> {
+        let seen = self.commits_seen.as_ref()?;
+        Some(seen.load(Ordering::SeqCst))
     }
 
     fn changed_since(&self, since: Lsn) -> Option<Vec<Range<u64>>> {
@@ -433,6 +441,7 @@ pub(super) fn failing(number: u64) -> Gate {
 pub(super) struct GatedStore {
     inner: Arc<dyn Store>,
     pub(super) puts: AtomicU64,
+    pub(super) slow_puts: AtomicU64,
     gate: Gate,
 }
 
@@ -446,6 +455,18 @@ impl Store for GatedStore {
     fn put(&self, name: &ObjectName, parts: &[&[u8]], put: Put) -> Result<()> {
         (self.gate)(self.puts.fetch_add(1, Ordering::SeqCst))?;
         self.inner.put(name, parts, put)
+    }
+
+    fn put_slowly(
+        &self,
+        name: &ObjectName,
+        parts: &[&[u8]],
+        put: Put,
+        rest: &dyn Fn(),
+    ) -> Result<()> {
+        (self.gate)(self.puts.fetch_add(1, Ordering::SeqCst))?;
+        self.slow_puts.fetch_add(1, Ordering::SeqCst);
+        self.inner.put_slowly(name, parts, put, rest)
     }
 
     fn settle(&self) -> Result<()> {

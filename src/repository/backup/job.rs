@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 
 use crate::repository::backup::BackupOptions;
 use crate::repository::backup::blob_index::BlobIndex;
+use crate::repository::backup::courtesy::Courtesy;
 use crate::repository::backup::file_job::{FileJob, Parent};
 use crate::repository::backup::pace::Pace;
 use crate::repository::backup::packer::{Packer, QUEUE_PACKS, write_packs};
@@ -43,6 +44,7 @@ pub(super) struct Job<'a> {
     pub(super) index: Mutex<BlobIndex>,
     pub(super) packer: Packer,
     pub(super) pace: Pace,
+    pub(super) courtesy: Courtesy,
     pub(super) counts: Counts,
     pub(super) failure: Failure,
 }
@@ -144,6 +146,11 @@ pub(super) fn run(order: Order<'_>) -> Result<Done> {
         index: Mutex::new(index),
         packer: Packer::new(sender),
         pace: Pace::new(order.options.rate_max),
+        courtesy: Courtesy::new(
+            order.repository.host().clock.clone(),
+            order.tree,
+            order.options.full_speed,
+        ),
         counts: Counts::default(),
         failure: Failure::default(),
     };

@@ -10,6 +10,7 @@
 //! the next one knows their content.
 
 pub(in crate::repository) mod blob_index;
+mod courtesy;
 mod file_job;
 mod job;
 mod left_out;
@@ -24,6 +25,8 @@ mod subject;
 mod walk;
 mod worker;
 
+#[cfg(test)]
+mod courtesy_test;
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub struct BackupOptions {
     pub size_max: Option<u64>,
     /// Bytes that are read per second at most.
     pub rate_max: Option<u64>,
+    /// Whether it is in a hurry: nobody who writes the source meanwhile is stood back for.
+    pub full_speed: bool,
     /// How new content is compressed.
     pub compression: Compression,
     /// Threads that read and compress; 0 for as many as there are processors.

@@ -110,7 +110,13 @@ pub(super) fn write_packs(job: &Job<'_>, full: Receiver<PackBuilder>) {
         if job.failure.is_stopped() {
             return;
         }
-        match pack.finish(&**job.repository.store(), Put::New) {
+        let store = &**job.repository.store();
+        let go_on = || job.go_on();
+        let stored = match job.courtesy.is_wanted() {
+            true => pack.finish_slowly(store, Put::New, &job.courtesy.disk_rest(&go_on)),
+            false => pack.finish(store, Put::New),
+        };
+        match stored {
             Ok(bytes) => job.control.add_stored(bytes),
             Err(error) => return job.failure.fail(error),
         }

@@ -80,6 +80,7 @@ impl Worker<'_> {
         job.go_on()?;
         let file = &job.files[task.file];
         let origin = origin_of(job, file)?;
+        let piece = job.courtesy.piece();
         self.read(file, &origin, task)?;
         self.recognise(file);
         self.claim(file)?;
@@ -91,7 +92,10 @@ impl Worker<'_> {
                 *place.expect("a task lies within its file") = unit.number;
             }
         }
+        piece.end(&|| job.go_on())?;
+        let piece = job.courtesy.piece();
         self.pack_new()?;
+        piece.end(&|| job.go_on())?;
         if let Origin::Live(live, open) = &origin {
             let ended = end_of_task(file, &***live, &**open);
             ended.map_err(|source| live_error(job, file, source))?;

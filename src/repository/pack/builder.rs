@@ -7,7 +7,7 @@ use super::{
 use crate::codec::put;
 use crate::repository::compression::Compression;
 use crate::repository::error::Result;
-use crate::repository::store::{Put, Store};
+use crate::repository::store::{ObjectName, Put, Store};
 
 /// A compressed frame on its way into a pack.
 #[derive(Clone, Debug)]
@@ -122,12 +122,21 @@ impl PackBuilder {
     ///
     /// Errors: those of [`Store::put`].
     pub fn finish(self, store: &dyn Store, put: Put) -> Result<u64> {
+        self.finish_by(|name, parts| store.put(name, parts, put))
+    }
+
+    /// As [`PackBuilder::finish`], by [`Store::put_slowly`].
+    pub fn finish_slowly(self, store: &dyn Store, put: Put, rest: &dyn Fn()) -> Result<u64> {
+        self.finish_by(|name, parts| store.put_slowly(name, parts, put, rest))
+    }
+
+    fn finish_by(self, store: impl FnOnce(&ObjectName, &[&[u8]]) -> Result<()>) -> Result<u64> {
         let (header, trailer) = (self.header(), self.trailer());
         let mut parts: Vec<&[u8]> = Vec::with_capacity(self.frames.len() + 4);
         parts.push(&header);
         parts.extend(self.frames.iter().map(Vec::as_slice));
         parts.extend([&self.frame_entries[..], &self.slot_entries, &trailer]);
-        store.put(&self.id.object(), &parts, put)?;
+        store(&self.id.object(), &parts)?;
         Ok(self.object_bytes())
     }
 

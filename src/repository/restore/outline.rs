@@ -150,7 +150,8 @@ impl<'m> Outline<'m> {
         for extent in &content.extents {
             units = units.checked_add(u64::from(extent.count))?;
             if extent.pack != Extent::ZEROS {
-                self.stored_bytes += u64::from(extent.count) * u64::from(content.unit_bytes);
+                let bytes = u64::from(extent.count) * u64::from(content.unit_bytes);
+                self.stored_bytes = self.stored_bytes.checked_add(bytes)?;
                 self.packs.push(pack_of(self.manifest, *extent)?);
             }
         }

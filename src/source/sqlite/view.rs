@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::os::path::metadata;
 use crate::os::{self, File, FileIdentity, Host};
 use crate::source::sqlite::format::Salts;
 use crate::source::sqlite::hand_over::{self, HandOver, Stage};
 use crate::source::sqlite::mark::Mark;
+use crate::source::sqlite::recognition;
 use crate::source::sqlite::shown_header::{JournalShown, ShownHeader};
 use crate::source::sqlite::tend::{self, Tending};
 use crate::source::sqlite::wal_pin::{Shape, WalPin};
@@ -247,6 +249,16 @@ impl RangeRead for SqliteView {
     fn page_bytes(&self) -> Option<u32> {
         let bytes = u32::try_from(self.inner.shape.page_bytes).ok();
         bytes.filter(|bytes| *bytes > 0)
+    }
+
+    /// When the log, and the database itself, were changed.
+    fn write_mark(&self) -> Option<u64> {
+        let database = &self.inner.database;
+        let changed = |path: &Path| metadata(path).ok().map(|found| found.mtime_ns);
+        let [log, ..] = recognition::sidecars(database);
+        let changes = [changed(database)?, changed(&log).unwrap_or(0)];
+        let changes = changes.map(i64::to_le_bytes);
+        Some(u64::from(crc32fast::hash(changes.as_flattened())))
     }
 }
 

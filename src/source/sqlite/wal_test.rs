@@ -465,3 +465,16 @@ fn header_that_stays_half_written_is_not_pinned() {
     prepared.pin().unwrap();
     assert_same(&prepared.finish().unwrap(), &image);
 }
+
+/// BK12: whoever backs up sees who commits, in the log and after a checkpoint.
+#[test]
+fn mark_of_a_view_changes_when_the_application_commits() {
+    let Some(mut scene) = scene(4096) else { return };
+    scene.fill(10);
+    let pinned = scene.pin();
+    let quiet = pinned.view.write_mark();
+    assert!(quiet.is_some());
+    assert_eq!(pinned.view.write_mark(), quiet);
+    scene.fill(10);
+    assert_ne!(pinned.view.write_mark(), quiet);
+}
