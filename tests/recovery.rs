@@ -160,12 +160,15 @@ fn ask(path: &Path, statement: &str) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Whether somebody holds a lock on byte 128 of the index: it is alive.
+/// Whether somebody holds a lock on byte 128 of the index: it is alive. The table of locks is read in
+/// pieces and changes meanwhile, so that one look can miss it.
 fn is_index_alive(index: &Path) -> bool {
     let inode = fs::metadata(index).unwrap().ino();
-    let locks = fs::read_to_string("/proc/locks").unwrap();
     let end = format!(":{inode} 128 128");
-    locks.lines().any(|line| line.ends_with(&end))
+    (0..5).any(|_| {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().any(|line| line.ends_with(&end))
+    })
 }
 
 fn is_root() -> bool {

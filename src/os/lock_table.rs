@@ -20,8 +20,12 @@ use std::path::{Path, PathBuf};
 use crate::os::path::read_small_file;
 use crate::os::{FileIdentity, LockKind, mount_table};
 
-pub(super) const TEXT_BYTES_MAX: u64 = 16 << 20;
+const TEXT_BYTES_MAX: u64 = 16 << 20;
 const COMMAND_BYTES_MAX: u64 = 4096;
+/// The kernel gives this much of the table in one piece; between two pieces it may change.
+const PIECE_BYTES: usize = 4096;
+/// Of a table in pieces, so many readings; one misses a given lock in one of fifty cases at worst.
+const READINGS: usize = 4;
 
 /// A `flock` that somebody holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,19 +49,51 @@ pub struct OpenFile {
 ///
 /// Errors: the system's.
 pub fn holders(file: BorrowedFd<'_>) -> io::Result<Vec<LockHolder>> {
+    locks_of(file, parse_line)
+}
+
+/// What a line of the table tells: device and inode of the file, and the lock.
+type Line<T> = ((u32, u32), u64, T);
+
+/// The locks on the file behind `file`, of those lines that `parse` takes. Errors: the system's.
+pub(super) fn locks_of<T>(
+    file: BorrowedFd<'_>,
+    parse: impl Fn(&[u8]) -> Option<Line<T>>,
+) -> io::Result<Vec<T>> {
     let inode = nix::sys::stat::fstat(file)?.st_ino;
     let devices = devices_of(file)?;
-    let text = read_small_file(Path::new("/proc/locks"), TEXT_BYTES_MAX)?;
-    let lines = text.split(|byte| *byte == b'\n').filter_map(parse_line);
-    Ok(lines
-        .filter(|(device, found, _)| *found == inode && devices.contains(device))
-        .map(|(.., holder)| holder)
-        .collect())
+    let read = || read_small_file(Path::new("/proc/locks"), TEXT_BYTES_MAX);
+    let is_of_file = |device: &(u32, u32), found: &u64| *found == inode && devices.contains(device);
+    fullest(read, |text| {
+        let lines = text.split(|byte| *byte == b'\n').filter_map(&parse);
+        let found = lines.filter(|(device, found, _)| is_of_file(device, found));
+        found.map(|(.., lock)| lock).collect()
+    })
+}
+
+/// A lock that is let go while the table is read shifts those behind it past the next piece: a reading
+/// misses locks and never invents one, so that the one that found most is right.
+fn fullest<T>(
+    mut read: impl FnMut() -> io::Result<Vec<u8>>,
+    found_in: impl Fn(&[u8]) -> Vec<T>,
+) -> io::Result<Vec<T>> {
+    let mut found = Vec::new();
+    for _ in 0..READINGS {
+        let text = read()?;
+        let now = found_in(&text);
+        if now.len() > found.len() {
+            found = now;
+        }
+        if text.len() < PIECE_BYTES {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// The devices by which the kernel may call the file: that of its inode, and that of its file system,
 /// which differ where one file system has many (btrfs).
-pub(super) fn devices_of(file: BorrowedFd<'_>) -> io::Result<Vec<(u32, u32)>> {
+fn devices_of(file: BorrowedFd<'_>) -> io::Result<Vec<(u32, u32)>> {
     let device = nix::sys::stat::fstat(file)?.st_dev;
     let mut devices = vec![(libc::major(device), libc::minor(device))];
     let info = PathBuf::from(format!("/proc/self/fdinfo/{}", file.as_raw_fd()));
@@ -72,7 +108,7 @@ pub(super) fn devices_of(file: BorrowedFd<'_>) -> io::Result<Vec<(u32, u32)>> {
     Ok(devices)
 }
 
-fn parse_line(line: &[u8]) -> Option<((u32, u32), u64, LockHolder)> {
+fn parse_line(line: &[u8]) -> Option<Line<LockHolder>> {
     let line = std::str::from_utf8(line).ok()?;
     let mut words = line.split_ascii_whitespace();
     let _number = words.next()?;
@@ -231,6 +267,24 @@ mod tests {
         }
         file.unlock().unwrap();
         assert_eq!(holders(file.as_fd()).unwrap(), []);
+    }
+
+    #[test]
+    fn a_lock_that_one_reading_misses_is_found_by_another() {
+        let looks_at = |readings: &[&str], room: usize| {
+            let mut readings = readings.iter();
+            let read = || {
+                let found = readings.next().map(|text| text.as_bytes().to_vec());
+                let mut text = found.expect("no further reading");
+                text.resize(room, b' ');
+                Ok(text)
+            };
+            let letters = |text: &[u8]| text.iter().copied().filter(|byte| *byte != b' ').collect();
+            String::from_utf8(fullest(read, letters).unwrap()).unwrap()
+        };
+        assert_eq!(looks_at(&["", "a", "", "ab"], PIECE_BYTES), "ab");
+        // In one piece it is whole.
+        assert_eq!(looks_at(&["a"], PIECE_BYTES - 1), "a");
     }
 
     #[test]

@@ -12,11 +12,9 @@
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
 
 use crate::os::LockKind;
-use crate::os::lock_table::{TEXT_BYTES_MAX, devices_of};
-use crate::os::path::read_small_file;
+use crate::os::lock_table::locks_of;
 
 /// A record lock that somebody holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,14 +39,7 @@ impl RecordLock {
 ///
 /// Errors: the system's.
 pub fn record_locks(file: BorrowedFd<'_>) -> io::Result<Vec<RecordLock>> {
-    let inode = nix::sys::stat::fstat(file)?.st_ino;
-    let devices = devices_of(file)?;
-    let text = read_small_file(Path::new("/proc/locks"), TEXT_BYTES_MAX)?;
-    let lines = text.split(|byte| *byte == b'\n').filter_map(parse_line);
-    Ok(lines
-        .filter(|(device, found, _)| *found == inode && devices.contains(device))
-        .map(|(.., lock)| lock)
-        .collect())
+    locks_of(file, parse_line)
 }
 
 fn parse_line(line: &[u8]) -> Option<((u32, u32), u64, RecordLock)> {
