@@ -7,12 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
-use nix::sys::signal::Signal;
 use stillfs::mount::{MountOptions, MountPoint, Registry, StatusSource};
 use stillfs::view::tree::{Attributes, Tree};
 
 use crate::consultation::{doctor, doctor_of, expect, expect_well, find, follow, mend};
-use crate::process::{end_of, eventually, is_running, signal, stillfs, succeed};
+use crate::process::{end_of, eventually, is_running, stillfs, succeed, suspend};
 use crate::rig::{Rig, copy, daemon_of, is_mounted, kill_daemon, mount_status, refused, umount};
 
 /// How long it may take, whoever hangs: a few deadlines of seconds each.
@@ -75,7 +74,7 @@ fn a_daemon_that_hangs_is_found_without_waiting_for_it() {
     };
     let mount = rig.mount("mnt", &[]);
     let daemon = daemon_of(&mount);
-    signal(daemon, Signal::SIGSTOP);
+    suspend(daemon);
     let started = std::time::Instant::now();
     let found = doctor_of(&mount.join("never-asked-for"));
     expect(

@@ -11,7 +11,7 @@ use serde_json::Value;
 use stillfs::pin::{Name, OnShadowFull, PinClient, PinRequest, WirePath};
 
 use crate::consultation::{Namespace, doctor_of, expect, expect_well, find, mend, understood};
-use crate::process::{eventually, signal};
+use crate::process::{eventually, signal, suspend};
 use crate::rig::Rig;
 
 /// A copy of the rig's database, with no engine.
@@ -393,7 +393,7 @@ fn an_engine_that_is_stopped_does_not_hang_the_look() {
     let pid = rig.engine().pid();
     let held = format!("is held by process {pid} ");
     expect(&doctor_of(&rig.source), "engine", "", "ok", &held);
-    signal(pid, Signal::SIGSTOP);
+    suspend(pid);
     expect(&doctor_of(&rig.source), "pin_server", "", "problem", "");
     signal(pid, Signal::SIGCONT);
     eventually("it answers again", || {

@@ -111,24 +111,31 @@ pub fn signal(pid: u32, signal: Signal) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
 
+/// Stops a process, and waits until it is: its threads go on until one of them has taken the signal.
+pub fn suspend(pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    eventually("a stopped process stands still", || {
+        states(pid).iter().all(|state| *state == 'T')
+    });
+}
+
+/// What the threads of a process do, in the letters of `/proc`; none if it is gone.
+fn states(pid: u32) -> Vec<char> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
+    let states = tasks.into_iter().flatten().filter_map(|task| {
+        let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+        // `PID (NAME) STATE ...`, where the name may hold anything.
+        stat.rsplit_once(") ")?.1.chars().next()
+    });
+    states.collect()
+}
+
 /// Whether a process of the program under test has this number and a thread that is not dead. One that
 /// dies loses its command line before its descriptors, and with those its locks.
 pub fn is_running(pid: u32) -> bool {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"));
-    let stats = tasks.into_iter().flatten().filter_map(|task| {
-        let task = task.ok()?;
-        std::fs::read_to_string(task.path().join("stat")).ok()
-    });
-    // `PID (NAME) STATE ...`, where the name may hold anything.
-    let is_alive = |stat: String| {
-        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-        !state.starts_with(['Z', 'X'])
-    };
-    let is_ours = || {
-        let name = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        name.contains(" (stillfs")
-    };
-    is_ours() && stats.into_iter().any(is_alive)
+    let name = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let is_alive = |state: &char| !['Z', 'X'].contains(state);
+    name.contains(" (stillfs") && states(pid).iter().any(is_alive)
 }
 
 /// `false`, and a printed reason, if a tool is missing.

@@ -8,7 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::load::Load;
-use crate::process::{assert_same_bytes, eventually, is_running, signal, stillfs, succeed};
+use crate::process::{
+    assert_same_bytes, eventually, is_running, signal, stillfs, succeed, suspend,
+};
 use crate::rig::{
     Rig, copy, daemon_of, is_mounted, kill_daemon, mount_status, refused, umount, umount_ended,
 };
@@ -232,7 +234,7 @@ fn a_pin_that_nobody_reclaims_ends() {
     };
     let mount = rig.mount("mnt", &["-o", "direct_io"]);
     let daemon = daemon_of(&mount);
-    signal(daemon, nix::sys::signal::Signal::SIGSTOP);
+    suspend(daemon);
     rig.take_engine().kill();
     rig.start_with(&["--claim-patience", "5"], Stdio::inherit());
     assert_eq!(rig.pins()[0]["state"], "adopted, not reclaimed yet");
