@@ -35,6 +35,7 @@ const LAYOUTS: &[(&str, &str)] = &[
     ("pack slot", "src/repository/pack/mod.rs"),
     ("pack trailer", "src/repository/pack/mod.rs"),
     ("manifest", "src/repository/manifest/mod.rs"),
+    ("encrypted object", "src/repository/crypt/cipher.rs"),
 ];
 
 /// One line of a table: where, how many bytes (or empty), what.

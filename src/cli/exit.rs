@@ -40,7 +40,7 @@ pub(crate) enum Exit {
     Corrupt = 12,
     /// The pin is lost or the snapshot broken.
     PinLost = 13,
-    /// The key is wrong.
+    /// The key is wrong, or none was given.
     WrongKey = 14,
     /// `run`: stillfs itself failed.
     RunFailed = 125,
@@ -195,7 +195,10 @@ fn exit_of_repository(error: &RepositoryError) -> Exit {
         RepositoryError::NoRepository { .. } | RepositoryError::NotARepository { .. } => {
             Exit::RepositoryMissing
         }
+        RepositoryError::NoEncrypted { .. } => Exit::RepositoryMissing,
+        RepositoryError::KeyNeeded { .. } | RepositoryError::WrongKey { .. } => Exit::WrongKey,
         RepositoryError::Locked { .. }
+        | RepositoryError::KeysChanged { .. }
         | RepositoryError::Held { .. }
         | RepositoryError::TargetInUse { .. } => Exit::InUse,
         RepositoryError::Missing { .. }
@@ -207,6 +210,9 @@ fn exit_of_repository(error: &RepositoryError) -> Exit {
         RepositoryError::ManyBackups { .. }
         | RepositoryError::Target { .. }
         | RepositoryError::NothingKept
+        | RepositoryError::NotEncrypted { .. }
+        | RepositoryError::NoHolder { .. }
+        | RepositoryError::LastHolder { .. }
         | RepositoryError::SameRepository { .. } => Exit::Usage,
         RepositoryError::HoldUnknown { source, .. } => exit_of_repository(source),
         RepositoryError::View { source, .. } => exit_of_read(source),
@@ -219,6 +225,7 @@ fn exit_of_repository(error: &RepositoryError) -> Exit {
         | RepositoryError::TargetExists { .. }
         | RepositoryError::Live { .. }
         | RepositoryError::WorkerLost
+        | RepositoryError::KeyLimit { .. }
         | RepositoryError::Io { .. } => Exit::Failed,
     }
 }

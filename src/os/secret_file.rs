@@ -54,6 +54,15 @@ pub enum SecretFault {
 /// What is checked is the open file, so that nobody exchanges it between look and use. Errors: any
 /// [`SecretFault`].
 pub fn read_secret(path: &Path, bytes_max: usize) -> Result<Vec<u8>, SecretFault> {
+    let secret = read_secret_lines(path, bytes_max)?;
+    match secret.contains(&b'\n') {
+        true => Err(SecretFault::SeveralLines),
+        false => Ok(secret),
+    }
+}
+
+/// As [`read_secret`], of a file that may have several lines. Errors: any other [`SecretFault`].
+pub fn read_secret_lines(path: &Path, bytes_max: usize) -> Result<Vec<u8>, SecretFault> {
     let file = RealDisk.open(path, OpenMode::Read).map_err(open_fault)?;
     let fd = file.as_fd().ok_or(SecretFault::NotRegular)?;
     let facts = metadata_of(fd).map_err(SecretFault::Io)?;
@@ -77,8 +86,6 @@ pub fn read_secret(path: &Path, bytes_max: usize) -> Result<Vec<u8>, SecretFault
         Err(SecretFault::Empty)
     } else if secret.len() > bytes_max {
         Err(SecretFault::TooLong { limit: bytes_max })
-    } else if secret.contains(&b'\n') {
-        Err(SecretFault::SeveralLines)
     } else {
         Ok(secret)
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::fault::{self, Fault};
 use crate::os::Host;
 use crate::repository::backup_id::BackupId;
-use crate::repository::config;
+use crate::repository::config::{self, Known};
+use crate::repository::crypt::{self, NewKeys, SealedStore, Unlock};
 use crate::repository::error::{RepositoryError, Result};
 use crate::repository::folder_store::{FolderStore, Found};
 use crate::repository::manifest::{BackupFacts, Manifest};
@@ -32,31 +33,68 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Opens the repository in the folder `path`. Writes nothing.
+    /// Opens the repository in the folder `path`, which is not encrypted. Writes nothing.
     ///
-    /// Errors: `NoRepository`, `NotARepository`, `Version`, `Damaged`, `Io`.
+    /// Errors: `NoRepository`, `NotARepository`, `KeyNeeded`, `Version`, `Damaged`, `Io`.
     pub fn open(host: &Host, path: &Path) -> Result<Self> {
+        Self::open_with(host, path, &Unlock::none())
+    }
+
+    /// Opens the repository in the folder `path`, which is encrypted if `unlock` is not empty. Writes nothing.
+    ///
+    /// Errors: as for [`Repository::open`], `WrongKey`; `NotEncrypted`, since a repository may have been put
+    /// in the place of an encrypted one.
+    pub fn open_with(host: &Host, path: &Path, unlock: &Unlock) -> Result<Self> {
         let store = FolderStore::new(host, path);
         match config::read(&store) {
             Err(RepositoryError::Missing { .. }) => Err(why_none(&store)?),
-            id => Ok(Self::with_id(host, Arc::new(store), id?)),
+            known => Self::unlocked(host, Arc::new(store), known?, unlock),
         }
     }
 
-    /// Opens the repository in the folder `path`; makes one if nothing is there or an empty folder. One
-    /// that was interrupted in that is gone on with.
+    /// Opens the repository in the folder `path`; makes one, not encrypted, if nothing is there or an empty
+    /// folder. One that was interrupted in that is gone on with.
     ///
     /// Errors: as for [`Repository::open`], `NoSpace`; `Locked` while another process makes it.
     pub fn open_or_create(host: &Host, path: &Path) -> Result<Self> {
-        let store = FolderStore::new(host, path);
-        let id = match config::read(&store) {
-            Err(RepositoryError::Missing { .. }) => create(host, &store)?,
-            id => id?,
-        };
-        Ok(Self::with_id(host, Arc::new(store), id))
+        Self::open_or_create_with(host, path, &Unlock::none())
     }
 
-    /// Opens the repository that `store` keeps.
+    /// As [`Repository::open_or_create`], and as [`Repository::open_with`]: where `unlock` is not empty none
+    /// is made.
+    ///
+    /// Errors: those of both; `NoEncrypted`.
+    pub fn open_or_create_with(host: &Host, path: &Path, unlock: &Unlock) -> Result<Self> {
+        let store = FolderStore::new(host, path);
+        let known = match config::read(&store) {
+            Err(RepositoryError::Missing { .. }) if !unlock.is_empty() => {
+                return Err(match why_none(&store)? {
+                    RepositoryError::NoRepository { place } => {
+                        RepositoryError::NoEncrypted { place }
+                    }
+                    error => error,
+                });
+            }
+            Err(RepositoryError::Missing { .. }) => create(host, &store, &NewKeys::default())?,
+            known => known?,
+        };
+        Self::unlocked(host, Arc::new(store), known, unlock)
+    }
+
+    /// Makes a repository in the folder `path`, of which nothing is there or which is empty; encrypted for
+    /// those in `keys`, if there are any.
+    ///
+    /// Errors: `Exists`, `NotARepository`, `NoSpace`, `Io`; `Locked` while another process makes it.
+    pub fn create(host: &Host, path: &Path, keys: &NewKeys) -> Result<()> {
+        let store = FolderStore::new(host, path);
+        match config::read(&store) {
+            Err(RepositoryError::Missing { .. }) => {}
+            found => return Err(found.map_or_else(|error| error, |_| exists(&store))),
+        }
+        create(host, &store, keys).map(drop)
+    }
+
+    /// Opens the repository that `store` keeps, which is not encrypted.
     ///
     /// Errors: as for [`Repository::open`].
     pub fn on(host: &Host, store: Arc<dyn Store>) -> Result<Self> {
@@ -65,13 +103,24 @@ impl Repository {
                 let place = store.place();
                 Err(RepositoryError::NoRepository { place })
             }
-            id => Ok(Self::with_id(host, store, id?)),
+            known => Self::unlocked(host, store, known?, &Unlock::none()),
         }
     }
 
-    fn with_id(host: &Host, store: Arc<dyn Store>, id: [u8; 16]) -> Self {
-        let host = host.clone();
-        Self { store, host, id }
+    fn unlocked(host: &Host, store: Arc<dyn Store>, known: Known, unlock: &Unlock) -> Result<Self> {
+        let store = match known.is_encrypted {
+            true => Arc::new(SealedStore::open(host, store, known.id, unlock)?),
+            false if unlock.is_empty() => store,
+            false => {
+                let place = store.place();
+                return Err(RepositoryError::NotEncrypted { place });
+            }
+        };
+        Ok(Self {
+            store,
+            host: host.clone(),
+            id: known.id,
+        })
     }
 
     /// Its id: packs carry it, so that one of another repository is told apart.
@@ -246,7 +295,7 @@ fn why_none(store: &FolderStore) -> Result<RepositoryError> {
 }
 
 /// Makes `store` a repository. `repository.json` comes last: before, the folder counts as empty.
-fn create(host: &Host, store: &FolderStore) -> Result<[u8; 16]> {
+fn create(host: &Host, store: &FolderStore, keys: &NewKeys) -> Result<Known> {
     if store.look()? == Found::Else {
         return Err(why_none(store)?);
     }
@@ -254,9 +303,24 @@ fn create(host: &Host, store: &FolderStore) -> Result<[u8; 16]> {
     let _lock = store.lock()?;
     // Another process may have made it meanwhile.
     match config::read(store) {
-        Err(RepositoryError::Missing { .. }) => config::create(host, store),
-        id => id,
+        Err(RepositoryError::Missing { .. }) => {}
+        Ok(_) if !keys.is_empty() => return Err(exists(store)),
+        known => return known,
     }
+    let known = Known {
+        id: config::draw_id(host, store)?,
+        is_encrypted: !keys.is_empty(),
+    };
+    if known.is_encrypted {
+        crypt::create(host, store, known.id, keys)?;
+    }
+    config::create(host, store, known)?;
+    Ok(known)
+}
+
+fn exists(store: &FolderStore) -> RepositoryError {
+    let object = format!("a repository at {}", store.place());
+    RepositoryError::Exists { object }
 }
 
 /// For `map_err`: a manifest that is missing is a backup that is not there.

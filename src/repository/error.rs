@@ -210,6 +210,62 @@ pub enum RepositoryError {
         /// Where the copy was to go.
         place: String,
     },
+    /// The repository is encrypted, and nothing was given to open it with.
+    #[error(
+        "the repository at {place} is encrypted: give a key by --key-file or --passphrase-file, or by STILLFS_KEY_FILE or STILLFS_PASSPHRASE_FILE"
+    )]
+    KeyNeeded {
+        /// Where.
+        place: String,
+    },
+    /// What was given does not open it.
+    #[error("the key that was given does not open the repository at {place}: it is for other keys")]
+    WrongKey {
+        /// Where.
+        place: String,
+    },
+    /// A key was given, and nothing is encrypted.
+    #[error(
+        "a key was given, and the repository at {place} is not encrypted: give none if that is meant; `stillfs init` makes an encrypted one"
+    )]
+    NotEncrypted {
+        /// Where.
+        place: String,
+    },
+    /// A key was given, and there is no repository: one that is made now would not be encrypted.
+    #[error(
+        "a key was given, and there is no repository at {place}: `stillfs init {place}` makes an encrypted one"
+    )]
+    NoEncrypted {
+        /// Where.
+        place: String,
+    },
+    /// Somebody changed the keys meanwhile.
+    #[error("the keys of the repository at {place} were changed meanwhile: do it once more")]
+    KeysChanged {
+        /// Where.
+        place: String,
+    },
+    /// Nobody of this name holds the keys.
+    #[error("{name} holds no keys of the repository; `stillfs key list` shows who does")]
+    NoHolder {
+        /// Who.
+        name: String,
+    },
+    /// Nobody could open it any more.
+    #[error(
+        "nobody else holds the keys of the repository at {place}, so that it would be lost: add somebody first"
+    )]
+    LastHolder {
+        /// Where.
+        place: String,
+    },
+    /// There are as many keys as there can be.
+    #[error("there are {limit} already, and a repository can have no more: copy it into a new one")]
+    KeyLimit {
+        /// How many.
+        limit: usize,
+    },
 }
 
 impl RepositoryError {

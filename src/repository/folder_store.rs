@@ -26,7 +26,7 @@ use crate::os::{
 };
 use crate::repository::error::{RepositoryError, Result};
 use crate::repository::store::{MarksLock, ObjectName, Put, Store, WriterLock};
-use crate::repository::{config, damage, hex};
+use crate::repository::{config, crypt, damage, hex};
 
 const LOCK: &str = "LOCK";
 const MARKS_LOCK: &str = "LOCK.marks";
@@ -39,7 +39,7 @@ const MARKS_PATIENCE: Duration = Duration::from_secs(30);
 const MARKS_PAUSE: Duration = Duration::from_millis(10);
 const TMP: &str = "tmp";
 /// The folders of objects.
-const FOLDERS: [&str; 4] = ["packs", "backups", "marks", damage::FOLDER];
+const FOLDERS: [&str; 5] = ["packs", "backups", "marks", damage::FOLDER, crypt::FOLDER];
 /// A writer that takes the lock may sweep away what one without it (of a mark) is about to rename.
 const TRIES: u32 = 5;
 
@@ -110,6 +110,8 @@ impl FolderStore {
         for name in names {
             let is_ours = match name.to_str() {
                 Some(LOCK | MARKS_LOCK | TMP | "lost+found") => true,
+                // Keys come before the repository that they are of, and open nothing without it.
+                Some(crypt::FOLDER) => true,
                 Some(folder) if FOLDERS.contains(&folder) => self.list(folder)?.is_empty(),
                 _ => false,
             };

@@ -188,16 +188,18 @@ fn object_of_a_later_version_is_refused_by_name() {
     for object in objects() {
         let machine = machine();
         let mut bytes = golden(&object);
+        // Version 2 of the whole repository is that of an encrypted one.
+        let newest = if object == "repository.json" { 2 } else { 1 };
         if bytes[0] == b'{' {
             let at = bytes.iter().position(|byte| *byte == b':').unwrap();
-            bytes[at + 1] = b'2';
+            bytes[at + 1] = b'1' + newest as u8;
         } else {
             bytes[8] = 2;
         }
         set(&machine.disk, &object, &bytes);
         let error = look_at_all(&machine).unwrap_err();
         assert!(
-            matches!(&error, RepositoryError::Version { object: named, found: 2, known: 1 } if *named == object),
+            matches!(&error, RepositoryError::Version { object: named, found, known } if *named == object && *known == newest && *found == newest + 1),
             "{object}: {error}"
         );
         assert!(error.to_string().contains(&object));

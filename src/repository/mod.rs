@@ -7,7 +7,8 @@
 //!                              |                                          +--> manifest --> settled
 //!                              +--known: a reference to where it is ------+
 //!
-//! repository.json     format, id
+//! repository.json     format, id, whether it is encrypted
+//! keys/ring, keys/<id>  of an encrypted one: its keys, wrapped for those who hold them
 //! LOCK                the one writer
 //! LOCK.marks          who changes marks
 //! packs/<id>          units of content, in compressed frames, with their digests
@@ -48,6 +49,7 @@ mod catalog;
 mod compression;
 mod config;
 mod copy;
+pub mod crypt;
 mod damage;
 mod digest;
 mod error;

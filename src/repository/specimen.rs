@@ -72,6 +72,11 @@ impl Specimen {
 
     pub(super) fn on(machine: SimulatedHost, place: &str) -> Self {
         let repository = Repository::open_or_create(&machine.host, Path::new(place)).unwrap();
+        Self::of(machine, repository)
+    }
+
+    /// Of the empty `repository` on `machine`.
+    pub(super) fn of(machine: SimulatedHost, repository: Repository) -> Self {
         Self {
             machine,
             repository,
@@ -84,7 +89,12 @@ impl Specimen {
     /// One with three backups of one tree, in packs of all forms, of which the first shares content with
     /// the others, the second is held, and the third stands alone; and a pack that nobody needs.
     pub(super) fn rich(seed: u64) -> (Self, [BackupId; 3]) {
-        let mut specimen = Self::new(seed, "/r");
+        Self::new(seed, "/r").enriched()
+    }
+
+    /// This one, with what [`Specimen::rich`] has.
+    pub(super) fn enriched(self) -> (Self, [BackupId; 3]) {
+        let mut specimen = self;
         let grown = [units("old", 6), units("new", 3)].concat();
         let first = files(&[("a", units("old", 6)), ("d/zeros", vec![0; 5 * UNIT + 7])]);
         let second = files(&[

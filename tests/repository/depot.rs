@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use stillfs::os::SimulatedHost;
 use stillfs::os::sim::SimDisk;
+use stillfs::os::{Host, SimulatedHost};
+use stillfs::repository::crypt::{NewKeys, Unlock};
 use stillfs::repository::{
     BackupFacts, BackupId, BackupKind, Control, Depth, Repository, VerifyOptions, VerifyReport,
     verify,
@@ -16,6 +17,12 @@ use crate::content::Content;
 use crate::watched::Watch;
 
 const DIR: &str = "/depot";
+
+/// A test key and its recipient.
+const KEY: [&str; 2] = [
+    "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33",
+    "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa",
+];
 
 /// What a backup must be.
 #[derive(Clone, Debug)]
@@ -42,6 +49,12 @@ impl Known {
 /// All backups of a repository.
 pub(crate) type Catalog = BTreeMap<BackupId, Known>;
 
+/// A plain one that is lost is made again, and then is seen to be empty.
+fn opened(host: &Host, unlock: &Unlock) -> Repository {
+    let opened = Repository::open_or_create_with(host, Path::new(DIR), unlock);
+    opened.expect("a repository that opens")
+}
+
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Depot {
@@ -50,19 +63,39 @@ pub(crate) struct Depot {
     pub(crate) watch: Watch,
     pub(crate) repository: Repository,
     pub(crate) known: Catalog,
+    /// What it is opened with.
+    unlock: Unlock,
 }
 
 impl Depot {
     /// The repository on `machine`, made if there is none.
     pub(crate) fn on(machine: SimulatedHost, known: Catalog) -> Self {
+        Self::unlocked(machine, known, Unlock::none())
+    }
+
+    /// An encrypted repository on `machine`, which has none.
+    pub(crate) fn encrypted(machine: SimulatedHost) -> Self {
+        let mut unlock = Unlock::none();
+        let key = unlock.add_key_file(KEY[0].as_bytes());
+        key.expect("an identity");
+        let keys = NewKeys {
+            recipients: vec![KEY[1].parse().expect("a recipient")],
+            passphrase: None,
+        };
+        let made = Repository::create(&machine.host, Path::new(DIR), &keys);
+        made.expect("a repository that can be made");
+        Self::unlocked(machine, Catalog::new(), unlock)
+    }
+
+    fn unlocked(machine: SimulatedHost, known: Catalog, unlock: Unlock) -> Self {
         let watch = Watch::default();
         let host = watched(&machine, &watch);
-        let opened = Repository::open_or_create(&host, Path::new(DIR));
         Self {
-            repository: opened.expect("a repository that opens"),
+            repository: opened(&host, &unlock),
             machine,
             watch,
             known,
+            unlock,
         }
     }
 
@@ -84,9 +117,7 @@ impl Depot {
     pub(crate) fn reopen_on(&mut self, machine: SimulatedHost) {
         self.machine = machine;
         let host = watched(&self.machine, &self.watch);
-        // One that is lost would be made again, and then be seen to be empty.
-        let opened = Repository::open_or_create(&host, Path::new(DIR));
-        self.repository = opened.expect("a repository that opens");
+        self.repository = opened(&host, &self.unlock);
     }
 
     /// Exactly the backups of the model are listed.

@@ -67,7 +67,7 @@ fn restores_equal_the_model_at_their_commit() {
     let steps =
         from_env("STILLFS_STEPS").map_or(STEPS, |steps| usize::try_from(steps).expect("few"));
     if let Some(seed) = from_env("STILLFS_SEED") {
-        println!("{:?}", run(seed, steps));
+        println!("{:?}", run(seed, steps, [false; 2]));
         return;
     }
     let wanted = RESTORES * rounds();
@@ -76,7 +76,7 @@ fn restores_equal_the_model_at_their_commit() {
     let work = || {
         while !failed.load(Ordering::Relaxed) && sum.lock().restores < wanted {
             let seed = next.fetch_add(1, Ordering::Relaxed);
-            let is_done = std::panic::catch_unwind(|| run(seed, steps));
+            let is_done = std::panic::catch_unwind(|| run(seed, steps, [false; 2]));
             match is_done {
                 Ok(tally) => sum.lock().add(&tally),
                 Err(cause) => {
@@ -112,6 +112,22 @@ fn restores_equal_the_model_at_their_commit() {
         verified,
     ];
     assert!(all.iter().all(|count| *count > 0), "{tally:?}");
+}
+
+/// BK2, BK4, BK5, BK10, CR2: the same in repositories of which one or both are encrypted.
+#[test]
+fn encrypted_repositories_equal_the_model() {
+    let first = from_env("STILLFS_SEED").unwrap_or(1);
+    let mut sum = Tally::default();
+    let encrypted = [[true, true], [true, false], [false, true]];
+    for (seed, encrypted) in (first..).zip(encrypted) {
+        sum.add(&run(seed, STEPS, encrypted));
+    }
+    println!("{sum:?}");
+    assert!(
+        sum.restores > 0 && sum.copied > 0 && sum.verified > 0,
+        "{sum:?}"
+    );
 }
 
 /// BK1, BK2, BK3, BK11: EIO and ENOSPC at every call to the repository's disk.

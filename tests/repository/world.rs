@@ -60,10 +60,12 @@ macro_rules! note {
 pub(crate) use note;
 
 /// Runs a seed; the panic of one that fails comes with the steps that it took.
-pub(crate) fn run(seed: u64, steps: usize) -> Tally {
+///
+/// `encrypted` tells of each repository, the one of backups and the one of copies, whether it is.
+pub(crate) fn run(seed: u64, steps: usize, encrypted: [bool; 2]) -> Tally {
     let draw = Draw::new(seed);
     let config = Config::draw(&draw);
-    let mut world = World::new(seed, config);
+    let mut world = World::new(seed, config, encrypted);
     let steps = draw_steps(&draw, steps);
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
         for (number, step) in steps.iter().enumerate() {
@@ -74,7 +76,7 @@ pub(crate) fn run(seed: u64, steps: usize) -> Tally {
     if let Err(cause) = outcome {
         let trace = world.trace.join("\n");
         let config = &world.application.config;
-        eprintln!("seed {seed}: {config:?}\n{trace}");
+        eprintln!("seed {seed}, encrypted {encrypted:?}: {config:?}\n{trace}");
         eprintln!(
             "again: STILLFS_SEED={seed} STILLFS_STEPS={} cargo test --test repository restores_equal",
             steps.len()
@@ -86,11 +88,14 @@ pub(crate) fn run(seed: u64, steps: usize) -> Tally {
 }
 
 impl World {
-    fn new(seed: u64, config: Config) -> Self {
+    fn new(seed: u64, config: Config, encrypted: [bool; 2]) -> Self {
         let application = Application::new(seed, config);
-        let depots = [1, 2].map(|number| {
+        let depots = [(1, encrypted[0]), (2, encrypted[1])].map(|(number, is_encrypted)| {
             let machine = application.another_machine(seed ^ (number << 32));
-            Depot::on(machine, Catalog::new())
+            match is_encrypted {
+                true => Depot::encrypted(machine),
+                false => Depot::on(machine, Catalog::new()),
+            }
         });
         application.write(&Draw::new(seed), 20);
         Self {

@@ -299,6 +299,7 @@ fn folders_that_are_missing_are_empty_and_made_when_they_are_needed() {
             "LOCK",
             "backups",
             "damaged",
+            "keys",
             "marks",
             "packs",
             config::OBJECT,

@@ -11,7 +11,6 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::Repository;
 use crate::repository::damage::{self, Damage};
 use crate::repository::error::{RepositoryError, Result};
-use crate::repository::hex;
 use crate::repository::manifest::Manifest;
 use crate::repository::mark::{Mark, Verified};
 use crate::repository::need::{Need, SlotSet};
@@ -21,12 +20,13 @@ use crate::repository::verify::content::{self, Packs};
 use crate::repository::verify::finding::{Findings, fault_of};
 use crate::repository::verify::pack_check::{self, Reach};
 use crate::repository::verify::{Depth, VerifyOptions, VerifyReport, restore_test};
+use crate::repository::{config, crypt, hex};
 
 /// Packs that are looked at at once: one is read while another one is taken apart.
 const WORKERS: usize = 2;
 
 /// What stands at the top of a repository. A new disk has the last of them.
-const TOP: [&str; 9] = [
+const TOP: [&str; 10] = [
     "repository.json",
     "LOCK",
     "LOCK.marks",
@@ -34,6 +34,7 @@ const TOP: [&str; 9] = [
     "backups",
     "marks",
     damage::FOLDER,
+    crypt::FOLDER,
     "tmp",
     "lost+found",
 ];
@@ -102,10 +103,10 @@ impl<'a> Survey<'a> {
 
     fn look_at_config(&mut self) {
         let store = self.repository.store();
-        let what = match Repository::on(self.repository.host(), store.clone()) {
-            Ok(found) if found.id() == self.repository.id() => return,
+        let what = match config::read(store.as_ref()) {
+            Ok(found) if found.id == self.repository.id() => return,
             Ok(_) => "it is of another repository than a moment ago".to_owned(),
-            Err(RepositoryError::NoRepository { .. }) => "it is missing".to_owned(),
+            Err(RepositoryError::Missing { .. }) => "it is missing".to_owned(),
             Err(error) => fault_of(&error),
         };
         for id in &self.ids {
