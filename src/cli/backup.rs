@@ -18,6 +18,7 @@ use crate::cli::kind;
 use crate::cli::mount::absolute;
 use crate::cli::nesting;
 use crate::cli::output;
+use crate::cli::repository_key::KeyArgs;
 use crate::cli::request::{self, SourceArgs, Words};
 use crate::cli::size::{self, ByteSize};
 use crate::mount::MountOptions;
@@ -35,8 +36,9 @@ const JOBS_MAX: u64 = 256;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Pins SOURCE as mount does, takes what the pin shows into the repository, and lets the pin go however
-it ends. A repository that is not there yet is made. Every backup is complete by itself: the type
-says what was compared and read, not what is needed to restore it.
+it ends. A repository that is not there yet is made; one that is encrypted, by stillfs init before.
+Every backup is complete by itself: the type says what was compared and read, not what is needed to
+restore it.
   auto          full if there is none, or the last full one is 7 days or 30 backups old; else
                 incremental
   full          everything is read
@@ -99,6 +101,8 @@ pub(crate) struct BackupArgs {
     #[command(flatten)]
     bounds: BoundArgs,
     #[command(flatten)]
+    key: KeyArgs,
+    #[command(flatten)]
     asked: SourceArgs,
 }
 
@@ -116,7 +120,7 @@ pub(crate) fn run(args: &BackupArgs) -> Outcome {
     }
     // Before the pin: what comes from here on ends in an orderly release.
     let interrupt = Interrupt::listen()?;
-    let repository = Repository::open_or_create(&host, &place)?;
+    let repository = Repository::open_or_create_with(&host, &place, &args.key.unlock()?)?;
     let subject = pinned::pin(
         &host,
         &Request {

@@ -11,6 +11,7 @@ use crate::cli::exit::{Exit, Outcome};
 use crate::cli::listing;
 use crate::cli::nesting;
 use crate::cli::output;
+use crate::cli::repository_key::KeyArgs;
 use crate::os::{Host, machine};
 use crate::repository::{BackupFacts, BackupId, Repository, RepositoryError, Verified};
 
@@ -33,6 +34,8 @@ pub(crate) struct BackupsArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 /// All of a repository. The names are stable.
@@ -69,7 +72,8 @@ struct DamagedRow {
 
 pub(crate) fn run(args: &BackupsArgs) -> Outcome {
     let host = Host::system();
-    let repository = Repository::open(&host, &nesting::real(&args.repo))?;
+    let place = nesting::real(&args.repo);
+    let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
     let listed = Listed::read(&repository)?;
     match args.json {
         true => output::json(&listed),

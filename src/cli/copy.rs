@@ -11,15 +11,17 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::job::{self, Audience};
 use crate::cli::nesting;
 use crate::cli::output;
+use crate::cli::repository_key::{FromKeyArgs, KeyArgs};
 use crate::os::Host;
 use crate::repository::{BackupId, Control, CopyReport, Repository, copy};
 
 /// Arguments of `stillfs copy`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-REPO2 is made if it is not there. Backups keep their names; content that REPO2 has already is not
-copied again. Every byte is checked as it is read, so damage does not spread: a backup that cannot
-be read is not copied, is named, and the exit code is 12; the others are copied.
+REPO2 is made if it is not there; one that is encrypted, by stillfs init before. Backups keep their
+names; content that REPO2 has already is not copied again. Every byte is checked as it is read, so
+damage does not spread: a backup that cannot be read is not copied, is named, and the exit code is
+12; the others are copied.
 
 Examples:
   stillfs copy /backup/app /mnt/usb/app            all that are not there yet
@@ -35,6 +37,10 @@ pub(crate) struct CopyArgs {
     /// Print lines of JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    key: KeyArgs,
+    #[command(flatten)]
+    from_key: FromKeyArgs,
 }
 
 /// The last line of `--json`. The names are stable.
@@ -66,7 +72,7 @@ pub(crate) fn run(args: &CopyArgs) -> Outcome {
             output::path(&to)
         )));
     }
-    let from = Repository::open(&host, &from)?;
+    let from = Repository::open_with(&host, &from, &args.from_key.unlock()?)?;
     let ids = match &*args.backups {
         [] => from.ids()?,
         names => {
@@ -74,7 +80,7 @@ pub(crate) fn run(args: &CopyArgs) -> Outcome {
             ids.collect::<Result<_, _>>()?
         }
     };
-    let to = Repository::open_or_create(&host, &to)?;
+    let to = Repository::open_or_create_with(&host, &to, &args.key.unlock()?)?;
     let (interrupt, control) = (Interrupt::listen()?, Control::default());
     let work = || copy(&from, &to, &ids, &control);
     let report = job::run("copy", Audience::of(args.json), &interrupt, &control, work)?;

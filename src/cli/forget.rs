@@ -13,6 +13,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::job::{self, Audience};
 use crate::cli::nesting;
 use crate::cli::output;
+use crate::cli::repository_key::KeyArgs;
 use crate::os::Host;
 use crate::repository::{
     BackupId, Control, ForgetReport, Keep, PruneReport, Reason, Repository, RepositoryError, Run,
@@ -50,6 +51,8 @@ pub(crate) struct ForgetArgs {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 /// Which backups stay.
@@ -96,7 +99,8 @@ pub(crate) fn run(args: &ForgetArgs) -> Outcome {
     let keep = args.rules.keep();
     args.refuse_nothing_asked(&keep)?;
     let host = Host::system();
-    let repository = Repository::open(&host, &nesting::real(&args.repo))?;
+    let place = nesting::real(&args.repo);
+    let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
     let run = match args.dry_run {
         true => Run::Dry,
         false => Run::Really,

@@ -7,6 +7,7 @@ use clap::Args;
 use crate::cli::exit::{Exit, Outcome};
 use crate::cli::nesting;
 use crate::cli::output;
+use crate::cli::repository_key::KeyArgs;
 use crate::os::Host;
 use crate::repository::{Mark, Repository, RepositoryError};
 
@@ -27,10 +28,13 @@ pub(crate) struct HoldArgs {
     /// Let it go again
     #[arg(long)]
     release: bool,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 pub(crate) fn run(args: &HoldArgs) -> Outcome {
-    let repository = Repository::open(&Host::system(), &nesting::real(&args.repo))?;
+    let place = nesting::real(&args.repo);
+    let repository = Repository::open_with(&Host::system(), &place, &args.key.unlock()?)?;
     let id = repository.find(&args.backup)?;
     let mut hold = |mark: &mut Mark| mark.is_held = !args.release;
     if let Err(error) = repository.set_mark(&id, &mut hold) {

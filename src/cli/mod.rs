@@ -24,8 +24,10 @@ mod examiner;
 mod exit;
 mod forget;
 mod hold;
+mod init;
 mod interrupt;
 mod job;
+mod key;
 mod kind;
 mod lease_watch;
 mod listing;
@@ -36,6 +38,7 @@ mod nesting;
 mod omitted;
 mod output;
 mod probe;
+mod repository_key;
 mod request;
 mod restore;
 mod run;
@@ -94,7 +97,7 @@ Examples:
 Exit codes:
   0 done   1 failed   2 usage   3 done but something left out   4 an alert is raised
   10 repository missing   11 locked or in use   12 corrupt   13 pin lost or snapshot broken
-  14 wrong key   130 interrupted
+  14 wrong key, or none   130 interrupted
   run: COMMAND's status, or 13 / 3, or 125 stillfs failed, 126 / 127 COMMAND not run / not found";
 
 #[derive(Debug, Subcommand)]
@@ -118,6 +121,8 @@ enum Command {
     Dump(dump::DumpArgs),
     /// Read a dump from standard input into a new database.
     Load(load::LoadArgs),
+    /// Make an empty repository, encrypted or not.
+    Init(init::InitArgs),
     /// Pin running databases, and take what they hold into a repository.
     Backup(backup::BackupArgs),
     /// List what a repository holds.
@@ -132,6 +137,8 @@ enum Command {
     Hold(hold::HoldArgs),
     /// Copy backups into another repository.
     Copy(copy::CopyArgs),
+    /// Show and change who can open an encrypted repository.
+    Key(key::KeyCommandArgs),
     /// What `mount` and `run` leave in the background.
     #[command(hide = true)]
     Daemon(daemon::DaemonArgs),
@@ -172,6 +179,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => status::refuse_ended(&args.path, check::run(args)),
         Command::Dump(args) => status::refuse_ended(&args.path, dump::run(args)),
         Command::Load(args) => load::run(args),
+        Command::Init(args) => init::run(args),
         Command::Backup(args) => job::tell_failure(args.json, backup::run(args)),
         Command::Backups(args) => job::tell_failure(args.json, backups::run(args)),
         Command::Verify(args) => job::tell_failure(args.json, verify::run(args)),
@@ -179,6 +187,7 @@ pub fn main() -> ExitCode {
         Command::Forget(args) => job::tell_failure(args.json, forget::run(args)),
         Command::Hold(args) => hold::run(args),
         Command::Copy(args) => job::tell_failure(args.json, copy::run(args)),
+        Command::Key(args) => key::run(args),
         Command::Daemon(args) => return daemon::run(args),
         Command::Probe(args) => probe::run(args),
         Command::Sqlite(args) => sqlite::run(args),

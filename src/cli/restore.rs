@@ -15,6 +15,7 @@ use crate::cli::job::{self, Audience};
 use crate::cli::listing;
 use crate::cli::nesting;
 use crate::cli::output;
+use crate::cli::repository_key::KeyArgs;
 use crate::os::process::raise_file_limit;
 use crate::os::{Host, machine};
 use crate::repository::restore::{
@@ -63,6 +64,8 @@ pub(crate) struct RestoreArgs {
     /// Print lines of JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 /// What a restore would do: the one line of `--json --dry-run`. The names are stable.
@@ -100,7 +103,7 @@ struct Summary<'a> {
 pub(crate) fn run(args: &RestoreArgs) -> Outcome {
     let host = Host::system();
     let place = nesting::real(&args.repo);
-    let repository = Repository::open(&host, &place)?;
+    let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
     let target = std::path::absolute(&args.target)?;
     refuse_nested(&target, &place)?;
     let backup = args.chosen(&repository)?;

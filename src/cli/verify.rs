@@ -12,6 +12,7 @@ use crate::cli::interrupt::Interrupt;
 use crate::cli::job::{self, Audience};
 use crate::cli::nesting;
 use crate::cli::output;
+use crate::cli::repository_key::KeyArgs;
 use crate::os::Host;
 use crate::repository::{
     BackupId, Control, Depth, Repository, RestoreTest, VerifyFinding, VerifyOptions, VerifyReport,
@@ -58,6 +59,8 @@ pub(crate) struct VerifyArgs {
     /// Print lines of JSON
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 /// The last line of `--json`. The names are stable.
@@ -90,7 +93,8 @@ struct FindingRow<'a> {
 
 pub(crate) fn run(args: &VerifyArgs) -> Outcome {
     let host = Host::system();
-    let repository = Repository::open(&host, &nesting::real(&args.repo))?;
+    let place = nesting::real(&args.repo);
+    let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
     let backup = args.backup.as_ref().map(|name| repository.find(name));
     let backup = backup.transpose()?;
     let scratch = match &args.scratch {

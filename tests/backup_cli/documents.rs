@@ -122,7 +122,7 @@ fn every_option_is_in_the_document() {
     let scene = Scene::new();
     let document = document();
     for command in [
-        "backup", "backups", "verify", "restore", "forget", "hold", "copy",
+        "init", "backup", "backups", "verify", "restore", "forget", "hold", "copy", "key",
     ] {
         let help = scene.ok(&[command, "--help"]);
         assert!(help.contains("Examples:\n"), "{command}");

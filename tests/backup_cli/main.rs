@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod documents;
+mod encrypted;
 mod ending;
 mod hostile;
 mod keeping;

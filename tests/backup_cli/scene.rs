@@ -40,6 +40,10 @@ impl Scene {
         let mut command = stillfs();
         command.args(words).current_dir(self.root.path());
         command.env_remove("STILLFS_REPO");
+        for name in ["KEY_FILE", "PASSPHRASE_FILE"] {
+            command.env_remove(format!("STILLFS_{name}"));
+            command.env_remove(format!("STILLFS_FROM_{name}"));
+        }
         command
     }
 
