@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use stillfs::codec;
-use stillfs::os::Host;
+use stillfs::os::{Host, OpenMode, read_exact_at};
+use stillfs::repository::crypt::{NewKeys, Unlock};
 use stillfs::repository::pack::{PackBuilder, PackId, SealedFrame, Slot};
 use stillfs::repository::store::{Put, Store};
 use stillfs::repository::{Compression, Digest, Repository};
@@ -19,6 +20,36 @@ const TRAILER_BYTES: usize = 32;
 pub fn repository() -> Repository {
     let host = Host::simulated(1).host;
     Repository::open_or_create(&host, Path::new("/r")).expect("nothing fails on this machine")
+}
+
+/// An encrypted one, and its machine.
+pub fn encrypted() -> (Host, Repository) {
+    let host = Host::simulated(1).host;
+    let recipient = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa";
+    let identity = "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33";
+    let keys = NewKeys {
+        recipients: vec![recipient.parse().expect("a recipient")],
+        passphrase: None,
+    };
+    let made = Repository::create(&host, Path::new("/r"), &keys);
+    made.expect("nothing fails on this machine");
+    let mut unlock = Unlock::none();
+    let added = unlock.add_key_file(identity.as_bytes());
+    added.expect("an identity");
+    let repository = Repository::open_with(&host, Path::new("/r"), &unlock);
+    (host, repository.expect("nothing fails on this machine"))
+}
+
+/// The file of the only object in `folder`, and its bytes.
+pub fn stored(host: &Host, folder: &str) -> (PathBuf, Vec<u8>) {
+    let folder = Path::new("/r").join(folder);
+    let names = host.disk.list(&folder).expect("a folder");
+    let path = folder.join(names.first().expect("an object"));
+    let file = host.disk.open(&path, OpenMode::Read).expect("a file");
+    let bytes = file.len().expect("nothing fails on this machine");
+    let mut out = vec![0; usize::try_from(bytes).expect("a small object")];
+    read_exact_at(file.as_ref(), &mut out, 0).expect("nothing fails on this machine");
+    (path, out)
 }
 
 /// The bytes of a small pack: a frame of each form, one of them with an emptied slot.
