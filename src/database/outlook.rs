@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::database::state::State;
 use crate::database::trend::{Trend, used_up_in};
+use crate::engine::EngineStats;
 use crate::id::PinId;
 use crate::pin::{Bound, Forecast};
 use crate::shadow::HeldPin;
@@ -50,7 +51,7 @@ impl Trends {
         Outlook {
             now,
             log_growth: self.log.growth(now, stats.lsn),
-            log_left: state.log_bytes_max.saturating_sub(stats.wal_bytes),
+            log_left: log_left(&stats, state.log_bytes_max),
             free_decline: self.free.decline(now, free),
             free_bytes,
             floor_bytes,
@@ -113,6 +114,12 @@ impl Room {
     }
 }
 
+/// Bytes that the log may still take. What is kept for an archive alone goes first, and ends no pin.
+fn log_left(stats: &EngineStats, log_bytes_max: u64) -> u64 {
+    let needed = stats.wal_bytes.saturating_sub(stats.log_kept_bytes);
+    log_bytes_max.saturating_sub(needed)
+}
+
 /// Bytes of the images that a pin keeps, those that it shares included.
 pub(super) fn shadow_bytes(pin: &HeldPin) -> u64 {
     pin.counts().shadowed_pages * u64::from(pin.header().page_size.get())
@@ -121,6 +128,18 @@ pub(super) fn shadow_bytes(pin: &HeldPin) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is kept for an archive alone takes nothing of the room that a pin has in the log.
+    #[test]
+    fn log_that_is_kept_for_an_archive_leaves_its_room() {
+        let stats = EngineStats {
+            wal_bytes: 90,
+            log_kept_bytes: 80,
+            ..EngineStats::default()
+        };
+        assert_eq!(log_left(&stats, 100), 90);
+        assert_eq!(log_left(&stats, 5), 0);
+    }
 
     /// A time without its bound misleads: a shadow that does not grow is full when the disk is.
     #[test]

@@ -239,6 +239,8 @@ fn status(state: &State) -> StatusReport {
         wal_bytes_max: state.log_bytes_max,
         free_bytes: outlook.free_bytes,
         free_floor_bytes: outlook.floor_bytes,
+        log_durable: crate::lsn::Lsn(stats.log_durable),
+        log_kept_bytes: stats.log_kept_bytes,
     };
     let notes = state.notes.lock();
     let pins = state.shadow.pins();
@@ -323,6 +325,8 @@ fn gone(welcome: &WelcomeFacts) -> EngineStatus {
         wal_bytes_max: 0,
         free_bytes: None,
         free_floor_bytes: 0,
+        log_durable: crate::lsn::Lsn::ZERO,
+        log_kept_bytes: 0,
     }
 }
 

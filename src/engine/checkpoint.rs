@@ -75,6 +75,8 @@ impl Shared {
     ///
     /// Errors: as for [`Shared::checkpoint`].
     pub(crate) fn shorten_log(&self) -> Result<()> {
+        // What is kept for an archive alone is no reason to wait.
+        self.log()?.shed_above_limit()?;
         let relieve = || {
             let sink = self.sink.as_deref();
             sink.is_some_and(|sink| sink.relieve(Pressure::LogFull))
@@ -265,7 +267,9 @@ impl Shared {
     /// would succeed without bringing back what was lost.
     fn sync_live_alone(&self, _one: &MutexGuard<'_, ()>) -> Result<()> {
         // A sync that succeeds after one that failed says nothing of what that one lost (E8).
-        self.log.as_ref().map_or(Ok(()), Log::refuse_if_poisoned)?;
+        self.log
+            .as_deref()
+            .map_or(Ok(()), Log::refuse_if_poisoned)?;
         // Cleared first: whoever writes from here on says so again.
         self.is_live_unsynced.store(false, Ordering::SeqCst);
         self.data.sync_data().map_err(|source| {

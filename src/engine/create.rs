@@ -109,6 +109,7 @@ pub(super) fn create_page_file(host: &Host, dir: &Path, page_size: PageSize) -> 
         database: DatabaseId(database.try_into().expect("16 of 32 bytes")),
         history: HistoryId(history.try_into().expect("16 of 32 bytes")),
         parent_history: None,
+        fork: None,
         epoch: Epoch(0),
         sequence: 1,
         state: HeaderState::Clean,

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::id::{DatabaseId, HistoryId};
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Timestamp};
 use crate::os::trust::Distrust;
 use crate::page::{PageFault, PageNo};
 
@@ -16,6 +16,8 @@ pub enum FileRole {
     PageFile,
     /// A segment below `wal/`.
     WalSegment,
+    /// A cursor in `archive/`.
+    ArchiveCursor,
     /// The engine's directory itself.
     Directory,
     /// A private spool file.
@@ -33,6 +35,7 @@ impl std::fmt::Display for FileRole {
         f.write_str(match self {
             Self::PageFile => "data.pages",
             Self::WalSegment => "a log segment",
+            Self::ArchiveCursor => "an archive's cursor",
             Self::Directory => "the database directory",
             Self::Spool => "the spool file",
             Self::ShadowSlots => "shadow/slots",
@@ -304,6 +307,14 @@ pub enum LogFault {
         field: &'static str,
         /// Its value.
         found: u64,
+    },
+    /// A replay is to stop at a moment that the log at hand does not cover.
+    #[error(
+        "the moment that is wanted is not between the commits at hand; the nearest is number {nearest}"
+    )]
+    Outside {
+        /// The commit next to it.
+        nearest: Timestamp,
     },
     /// A page delta does not fit the page that it is for.
     #[error("a delta of page {page} does not fit the page before it")]

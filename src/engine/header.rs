@@ -20,7 +20,9 @@
 //!    144    8  first page of the free list, 0 = none
 //!    152    8  pages in the free list
 //!    160   16  history that this one forked from; zeros = none
-//!    176  332  reserved, 0
+//!    176   16  history whose commits this one goes on from; zeros = none, or not known
+//!    192    8  LSN of the last of those commits
+//!    200  308  reserved, 0
 //!    508    4  crc32 of bytes 32 .. 508
 //!    512       zeros to the end of the page
 //! ```
@@ -57,6 +59,16 @@ pub enum HeaderState {
     LogNeeded,
 }
 
+/// Where a history goes on from another one's commits. Histories between the two that had no commits of
+/// their own, as those of views, are not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// The other one.
+    pub history: HistoryId,
+    /// The last commit that both have.
+    pub lsn: Lsn,
+}
+
 /// One copy of the header, decoded and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -68,6 +80,8 @@ pub struct Header {
     pub history: HistoryId,
     /// The history that this one forked from.
     pub parent_history: Option<HistoryId>,
+    /// Whose commits this history goes on from; `None` where there is none, or it is not known.
+    pub fork: Option<Fork>,
     /// Incarnation of the engine.
     pub epoch: Epoch,
     /// Order of the two copies.
@@ -121,6 +135,10 @@ impl Header {
             codec::put(&mut buf, offset, &value.to_le_bytes());
         }
         codec::put(&mut buf, 160, &parent);
+        if let Some(fork) = &self.fork {
+            codec::put(&mut buf, 176, &fork.history.0);
+            codec::put(&mut buf, 192, &fork.lsn.0.to_le_bytes());
+        }
         let crc = crc32fast::hash(buf.get(32..508).unwrap_or_default());
         codec::put(&mut buf, 508, &crc.to_le_bytes());
         buf.seal(self.point.lsn);
@@ -166,17 +184,36 @@ impl Header {
             return Err(wrong(field, found));
         }
         let parent = HistoryId(codec::get_array(bytes, 160).unwrap_or_default());
+        let fork = Fork {
+            history: HistoryId(codec::get_array(bytes, 176).unwrap_or_default()),
+            lsn: Lsn(field(192)),
+        };
+        if fork.lsn > point.lsn {
+            return Err(wrong("fork", fork.lsn.0));
+        }
         Ok(Self {
             page_size,
             database: DatabaseId(codec::get_array(bytes, 48).unwrap_or_default()),
             history: HistoryId(codec::get_array(bytes, 64).unwrap_or_default()),
             parent_history: (parent.0 != [0; 16]).then_some(parent),
+            fork: (fork.history.0 != [0; 16]).then_some(fork),
             epoch: Epoch(field(80)),
             sequence: field(88),
             state,
             log_start: Lsn(field(104)),
             point,
         })
+    }
+
+    /// What a history that starts at `point` goes on from.
+    pub(crate) fn fork_at(&self, point: CommitPoint) -> Fork {
+        let own = Fork {
+            history: self.history,
+            lsn: point.lsn,
+        };
+        self.fork
+            .filter(|fork| fork.lsn == point.lsn)
+            .unwrap_or(own)
     }
 
     /// The header of the view of this database at `point`: what a clean close there would leave, in a
@@ -186,6 +223,7 @@ impl Header {
         Self {
             history: HistoryId::of_view(self.database, self.history, point.timestamp),
             parent_history: Some(self.history),
+            fork: Some(self.fork_at(point)),
             epoch: Epoch(0),
             sequence: 1,
             state: HeaderState::Clean,
@@ -312,6 +350,10 @@ mod tests {
             database: DatabaseId([1; 16]),
             history: HistoryId([2; 16]),
             parent_history: None,
+            fork: Some(Fork {
+                history: HistoryId([8; 16]),
+                lsn: Lsn(4000),
+            }),
             epoch: Epoch(3),
             sequence: 4,
             state: HeaderState::LogNeeded,

@@ -13,7 +13,7 @@ use crate::os::{self, File, Host};
 use crate::page::PageNo;
 
 /// Gives the page file `file`, on which nobody works and which needs no log, the history `new`, forked
-/// from the one that it has. Both header copies say so, and everything in the file is synced, when this
+/// from the one that it has; the header tells whose commits it goes on from, too. Both header copies say so, and everything in the file is synced, when this
 /// returns; `path` is for messages. A crash halfway leaves the old history or the new one, and this may
 /// be done again. Gives the header as it is then.
 ///
@@ -31,6 +31,7 @@ pub fn start_history(file: &dyn File, path: &Path, new: HistoryId) -> Result<Hea
         });
     }
     if header.history != new {
+        header.fork = Some(header.fork_at(header.point));
         header.parent_history = Some(header.history);
         header.history = new;
     }
@@ -111,6 +112,8 @@ mod tests {
             let engine = open();
             let own = engine.identity().history;
             assert_eq!(engine.header().parent_history, Some(view.history));
+            assert_eq!(engine.header().fork, view.fork);
+            assert_eq!(engine.header().fork.unwrap().history, found[0]);
             assert!(!found.contains(&own) && own != view.history);
             found.push(own);
             drop(engine);
@@ -139,6 +142,15 @@ mod tests {
 
         let started = start_history(&*file, &path, new).unwrap();
         assert_eq!((started.history, started.parent_history), (new, Some(old)));
+        let fork = Some(header::Fork {
+            history: old,
+            lsn: started.point.lsn,
+        });
+        assert_eq!(started.fork, fork);
+        let again = start_history(&*file, &path, HistoryId([8; 16])).unwrap();
+        assert_eq!(again.fork, fork, "nothing was committed in between");
+        let started = start_history(&*file, &path, new).unwrap();
+        let old = again.history;
         for copy in header::read_copies(&*file, started.page_size).unwrap() {
             assert_eq!((copy.history, copy.parent_history), (new, Some(old)));
         }

@@ -60,6 +60,7 @@ pub mod header;
 mod history;
 #[cfg(test)]
 mod hostile_test;
+mod log_state;
 mod open;
 mod options;
 pub(crate) mod page_io;
@@ -67,6 +68,7 @@ mod page_table;
 mod readers;
 mod recovery;
 mod relief;
+mod replay;
 mod shared;
 mod sink;
 mod snapshot;
@@ -96,16 +98,22 @@ pub use commit_point::CommitPoint;
 pub use create::{LOCK_FILE, PAGE_FILE, SNAPSHOT_FILE};
 pub use directory::is_held_by_engine;
 use error::Result;
-pub use header::Header;
+pub use header::{Fork, Header};
 pub use history::start_history;
+pub use log_state::LogState;
 pub use open::{OpenFacts, PrepareSink, looks_like_database};
 pub use options::{Create, EngineOptions, FREE_ABOVE_LOG};
+pub use replay::{LogPart, Proof, Reach, Replay, ReplayRoom, ReplayTarget, Replayed};
 pub use shared::Identity;
 use shared::{BellState, Shared};
 pub use sink::{CaptureFailure, Keep, PreImageSink, Pressure};
 pub use snapshot::{Frozen, Snapshot};
 pub use transaction::{KEY_BYTES_MAX, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction};
-pub use wal::{CHANGES_DIR, LOG_DIR, changed_pages, incarnation_of};
+pub use wal::{ARCHIVE_DIR, ArchiveCursor, CHANGES_DIR, LOG_DIR, changed_pages, incarnation_of};
+pub(crate) use wal::{
+    LogSegment, SEGMENT_HEADER_BYTES, SegmentHeader as LogSegmentHeader,
+    whole_records as whole_log_records,
+};
 pub use walk::{Keys, Range};
 
 /// An open database, without pins. Dropping it without [`Engine::close`] is like a crash: the next
@@ -139,6 +147,10 @@ pub struct EngineStats {
     pub pages_read: u64,
     /// Bytes of the log on disk.
     pub wal_bytes: u64,
+    /// How far the log is known to be synced.
+    pub log_durable: u64,
+    /// Bytes of it that are kept for an archive alone.
+    pub log_kept_bytes: u64,
     /// Bytes of page images in memory that the live file does not hold.
     pub version_bytes: u64,
     /// Bytes of clean pages in memory.
@@ -274,7 +286,10 @@ impl Engine {
     /// Whether it stopped writing after a failed sync.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
-        self.shared.log.as_ref().is_some_and(wal::Log::is_poisoned)
+        self.shared
+            .log
+            .as_deref()
+            .is_some_and(wal::Log::is_poisoned)
     }
 
     /// Its directory.
@@ -306,7 +321,9 @@ impl Engine {
             checkpoints: counters.checkpoints.load(Ordering::Relaxed),
             pages_written: counters.pages_written.load(Ordering::Relaxed),
             pages_read: counters.pages_read.load(Ordering::Relaxed),
-            wal_bytes: self.shared.log.as_ref().map_or(0, wal::Log::bytes),
+            wal_bytes: self.shared.log.as_deref().map_or(0, wal::Log::bytes),
+            log_durable: self.shared.log.as_deref().map_or(0, |log| log.durable().0),
+            log_kept_bytes: self.shared.log.as_deref().map_or(0, wal::Log::kept_bytes),
             version_bytes: versions * page_size,
             cache_bytes: clean * page_size,
             spool_bytes: self.shared.table.spool_bytes(),
@@ -323,6 +340,9 @@ impl Shared {
             self.log()?.poison("the database is closed");
             return Ok(());
         }
+        // What stays for an archive is whole up to the end that the header is about to name (LA1).
+        let log = self.log()?;
+        self.hear_poison(log.flush(log.end()))?;
         self.write_clean_header()?;
         // From here on the log refuses, but by no failure: the pins stay.
         *self.is_poison_told.lock() = true;

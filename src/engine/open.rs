@@ -89,7 +89,7 @@ impl Engine {
         let sizes = Sizes::writing(options, header.page_size);
         let spool = Some(Spool::new(host, dir, header.page_size));
         let room = ReplayRoom::new(options.cache_bytes, spool.clone());
-        let recovered = recovery::recover(host, dir, &header, &room)?;
+        let mut recovered = recovery::recover(host, dir, &header, &room)?;
         refuse_short(&*data, &data_path, &header, &recovered)?;
         recovered.sync(host, dir)?;
         let header = history::leave_view(host, dir, (&*data, &data_path), header)?;
@@ -106,8 +106,10 @@ impl Engine {
             history: header.history,
             epoch,
         };
-        let log = start_log(host, dir, &header, identity, &recovered)?;
+        let log = start_log(host, dir, &header, identity, &mut recovered)?;
         let reading = Shared::reading(host, dir, data, header, recovered.point, sizes, spool);
+        let log = Arc::new(log.kept_for_archives(dir, options));
+        reading.relief.heed(Arc::downgrade(&log));
         let mut shared = Shared {
             dir_lock: Some(dir_lock),
             holder_lock,
@@ -120,6 +122,9 @@ impl Engine {
             prepare_sink,
             recovered: &recovered,
         })?;
+        // Both copies of the header say so by now: what is older stays for an archive alone.
+        let log_start = shared.header.lock().log_start;
+        shared.log()?.know_needless(log_start);
         recovered.publish(&shared.table, &shared.registry);
         let shared = Arc::new(shared);
         let checkpointer = Checkpointer::start(shared.clone())?;
@@ -400,7 +405,7 @@ fn start_log(
     dir: &Path,
     header: &Header,
     identity: Identity,
-    recovered: &Recovered,
+    recovered: &mut Recovered,
 ) -> Result<Log> {
     let log_identity = LogIdentity {
         database: identity.database,
@@ -409,7 +414,14 @@ fn start_log(
         page_size: header.page_size,
     };
     let (sealed, sequence) = (recovered.sealed(), recovered.next_sequence());
-    Log::start(
+    let start = match header.state {
+        HeaderState::Clean => {
+            recovered.close_log();
+            Log::start_after_clean_stop
+        }
+        HeaderState::LogNeeded => Log::start,
+    };
+    start(
         host,
         &dir.join(LOG_DIR),
         log_identity,

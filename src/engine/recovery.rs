@@ -312,6 +312,11 @@ impl Recovered {
         scan.map(|scan| scan.sealed()).unwrap_or_default()
     }
 
+    /// Closes the files of a log of which no page is needed: one that is removed gives its room back then.
+    pub(crate) fn close_log(&mut self) {
+        self.scan = None;
+    }
+
     /// A number that no segment has.
     pub(crate) fn next_sequence(&self) -> u64 {
         self.scan.as_ref().map_or(1, |scan| scan.next_sequence)

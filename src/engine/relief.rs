@@ -5,11 +5,13 @@
 //! segments of a checkpoint, the growth of the live file.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{OnceLock, Weak};
 
 use parking_lot::Mutex;
 
 use crate::engine::error::{ErrorKind, Result};
 use crate::engine::sink::{PreImageSink, Pressure};
+use crate::engine::wal::Log;
 
 /// One at a time gives something up: of two that find the disk full the second tries again first, with
 /// what the first one freed.
@@ -17,9 +19,23 @@ use crate::engine::sink::{PreImageSink, Pressure};
 pub(crate) struct Relief {
     one: Mutex<()>,
     given: AtomicU64,
+    /// What it keeps for an archive goes before anything else.
+    log: OnceLock<Weak<Log>>,
 }
 
 impl Relief {
+    /// From here on `log` gives back what it keeps for an archive alone (LA4).
+    pub(crate) fn heed(&self, log: Weak<Log>) {
+        // A second one would be of the same engine.
+        let _ = self.log.set(log);
+    }
+
+    /// Has the log give back what it keeps for an archive alone; says whether there was any.
+    pub(crate) fn shed(&self) -> bool {
+        let log = self.log.get().and_then(Weak::upgrade);
+        log.is_some_and(|log| log.shed_kept())
+    }
+
     /// Runs `attempt`, and again as long as it fails for want of space and `sink` gives some back. It
     /// ends, since each time the sink has one thing less to give.
     ///
@@ -48,7 +64,7 @@ impl Relief {
         if self.given.load(Ordering::SeqCst) != before {
             return true;
         }
-        let is_given = sink.is_some_and(|sink| sink.relieve(Pressure::DiskFull));
+        let is_given = self.shed() || sink.is_some_and(|sink| sink.relieve(Pressure::DiskFull));
         self.given.fetch_add(u64::from(is_given), Ordering::SeqCst);
         is_given
     }
@@ -63,7 +79,8 @@ mod tests {
 
     use crate::engine::error::{EngineError, ErrorKind, FileRole, Result};
     use crate::engine::sink::{CaptureFailure, Keep, PreImageSink, Pressure};
-    use crate::engine::{CheckpointReport, Engine, EngineOptions};
+    use crate::engine::{ArchiveCursor, CheckpointReport, Engine, EngineOptions};
+    use crate::lsn::Lsn;
     use crate::os::{Disk, File, Host, OpenMode, SimulatedHost, write_all_at};
     use crate::page::{PageNo, PageSize};
 
@@ -258,6 +275,71 @@ mod tests {
         for key in 0..100_u32 {
             let value = read.get("t", &key.to_be_bytes()).unwrap().unwrap();
             assert_eq!(value.len(), if key < 20 { 2998 } else { 2999 });
+        }
+    }
+
+    /// Somebody archives the log of `engine`, and got nowhere so far.
+    fn archive_nothing(machine: &SimulatedHost, engine: &Engine) {
+        let identity = engine.identity();
+        let cursor = ArchiveCursor {
+            database: identity.database,
+            history: identity.history,
+            archived: Lsn::ZERO,
+            wall_ns: 0,
+        };
+        cursor
+            .write(&machine.host, Path::new("/db"), [1; 16])
+            .unwrap();
+    }
+
+    /// LA4: after a restart, too, log that is kept for an archive alone makes nobody wait, and ends nothing.
+    #[test]
+    fn log_kept_over_a_restart_is_no_reason_to_end_anything() {
+        for is_stopped in [true, false] {
+            let machine = Host::simulated(7);
+            let (engine, _) = open(&machine, u64::MAX, 0);
+            archive_nothing(&machine, &engine);
+            for key in 0..100 {
+                put(&engine, key, 3000).unwrap();
+            }
+            match is_stopped {
+                true => engine.close().unwrap(),
+                false => drop(engine.checkpoint().unwrap()),
+            }
+            drop(engine);
+            let (engine, holder) = open(&machine.process_crash(), 200_000, 1);
+            assert!(engine.stats().log_kept_bytes > 200_000);
+            for key in 0..20 {
+                put(&engine, key, 3000).unwrap();
+            }
+            assert_eq!(*holder.asked.lock(), [], "stopped: {is_stopped}");
+            assert!(engine.stats().wal_bytes < 200_000);
+        }
+    }
+
+    /// LA4: after a clean stop an open on a full disk, and commits then, take the room of what is kept.
+    #[test]
+    fn open_on_a_full_disk_takes_log_that_is_kept_for_an_archive() {
+        let machine = Host::simulated(8);
+        let (engine, _) = open(&machine, u64::MAX, 0);
+        archive_nothing(&machine, &engine);
+        for round in 0..3 {
+            for key in 0..30 {
+                put(&engine, key, 3000 + round).unwrap();
+            }
+            engine.checkpoint().unwrap();
+        }
+        engine.close().unwrap();
+        drop(engine);
+        let machine = machine.process_crash();
+        let left = 1 << 40;
+        machine.disk.set_capacity(Some(left));
+        let used = left - machine.disk.free_bytes(Path::new("/")).unwrap();
+        machine.disk.set_capacity(Some(used));
+        let (engine, _) = open(&machine, u64::MAX, 0);
+        assert!(engine.stats().log_kept_bytes > 0, "no more than needed");
+        for key in 0..40 {
+            put(&engine, key, 2998).unwrap();
         }
     }
 

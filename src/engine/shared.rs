@@ -142,7 +142,7 @@ pub(crate) struct Shared {
     pub(crate) identity: Identity,
     pub(crate) sizes: Sizes,
     /// `None` when opened for reading only.
-    pub(crate) log: Option<Log>,
+    pub(crate) log: Option<Arc<Log>>,
     pub(crate) table: PageTable,
     /// `None` when opened for reading only.
     pub(crate) spool: Option<Arc<Spool>>,
@@ -313,7 +313,7 @@ impl Shared {
 
     /// Errors: `ReadOnly`.
     pub(crate) fn log(&self) -> Result<&Log> {
-        self.log.as_ref().ok_or(EngineError::ReadOnly)
+        self.log.as_deref().ok_or(EngineError::ReadOnly)
     }
 
     /// Errors: `ReadOnly`.
@@ -345,7 +345,7 @@ impl Shared {
 
     /// Tells the sink once that nothing more is written; no error that says so goes on before (E8).
     pub(crate) fn hear_poison<T>(&self, outcome: Result<T>) -> Result<T> {
-        let is_poisoned = || self.log.as_ref().is_some_and(Log::is_poisoned);
+        let is_poisoned = || self.log.as_deref().is_some_and(Log::is_poisoned);
         if outcome.is_err()
             && is_poisoned()
             && !fault::is(Fault::PoisonUnheard)

@@ -355,6 +355,8 @@ pub(super) fn longest_engine_status() -> EngineStatus {
         wal_bytes_max: u64::MAX,
         free_bytes: Some(u64::MAX),
         free_floor_bytes: u64::MAX,
+        log_durable: Lsn::MAX,
+        log_kept_bytes: u64::MAX,
     }
 }
 

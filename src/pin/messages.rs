@@ -13,8 +13,9 @@ use crate::id::{DatabaseId, Epoch, HistoryId, PinId};
 use crate::lsn::{Lsn, Timestamp};
 use crate::page::PageSize;
 
-/// The version of the protocol: 2 since pins can be reclaimed, 3 since a status says what is full first.
-pub const PROTOCOL_VERSION: u32 = 3;
+/// The version of the protocol: 2 since pins can be reclaimed, 3 since a status says what is full first, 4
+/// since it says how far the log is durable.
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The most pins that one [`ServerMessage::StatusReport`] frame carries: with the longest texts
 /// that they may have, these still fit a frame.
@@ -245,6 +246,10 @@ pub struct EngineStatus {
     pub free_bytes: Option<u64>,
     /// Free bytes that pins leave for commits.
     pub free_floor_bytes: u64,
+    /// How far the log is known to be synced: no crash takes back what lies before.
+    pub log_durable: Lsn,
+    /// Bytes of the log that are kept for an archive alone.
+    pub log_kept_bytes: u64,
 }
 
 /// Whether an engine still takes writes.

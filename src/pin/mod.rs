@@ -38,7 +38,7 @@
 //! | path | v: length, at most 4095; so many bytes |
 //! | x? | byte 0: absent; byte 1: x follows |
 //!
-//! A message is its number (v), then its fields in order, without padding or bytes behind. Version 2:
+//! A message is its number (v), then its fields in order, without padding or bytes behind. Version 4:
 //!
 //! | client | number | fields |
 //! |---|---|---|
@@ -63,7 +63,7 @@
 //! * engine: id database, id history, v epoch, text(255) version, z process id, path source directory,
 //!   v uptime ms, v state (0 running, 1 poisoned), v page size, v page count, v timestamp, v LSN,
 //!   v WAL bytes, v shadow bytes, v WAL limit in bytes, v? free bytes, v free bytes that pins leave for
-//!   commits.
+//!   commits, v LSN up to which the log is synced, v bytes of log kept for an archive.
 //! * pin: id pin, text(255) holder, path mount point, v timestamp, v LSN, v age ms, v max age ms,
 //!   v captured pages, v spilled pages, v shared slots, v shadow bytes, v state (0 spilling, 1 granted,
 //!   2 holding, 3 adopted, 4 ended + v reason), z process id of the holder, v on full, v shadow limit in

@@ -1,14 +1,18 @@
 //! The open end of the log: append, group commit, rotation, removal.
 
+mod removal;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::wal::append::Appending;
+use crate::engine::wal::archive::ArchiveWatch;
 use crate::engine::wal::record::{RecordKind, encode_summaries, push_record};
 use crate::engine::wal::segment::{
     SEGMENT_HEADER_BYTES, SealedSegment, SegmentHeader, Touched, segment_name,
@@ -102,6 +106,12 @@ pub(crate) struct Log {
     flush: Mutex<Flush>,
     flushed: Condvar,
     summaries: SummaryFolder,
+    /// Who may want log that the engine needs no more; nobody if there is none.
+    archives: Option<ArchiveWatch>,
+    /// The log before this is needed no more. Locked while segments are removed.
+    needless: Mutex<Lsn>,
+    /// Bytes of the segments before that: whoever asks waits for no removal.
+    kept_bytes: AtomicU64,
 }
 
 impl Log {
@@ -158,6 +168,9 @@ impl Log {
             }),
             flushed: Condvar::new(),
             summaries: SummaryFolder::new(host, dir, identity),
+            archives: None,
+            needless: Mutex::new(Lsn::ZERO),
+            kept_bytes: AtomicU64::new(0),
         })
     }
 
@@ -402,54 +415,6 @@ impl Log {
         tail.last_commit = tail.end;
         tail.touched.clear();
         Ok(end)
-    }
-
-    /// The sealed segments that end at or before `lsn` and were not noted yet. The caller notes them.
-    fn take_unnoted(&self, lsn: Lsn) -> Vec<SealedSegment> {
-        let mut tail = self.tail.lock();
-        let going = tail.sealed.iter_mut().take_while(|one| one.end <= lsn);
-        let unnoted = going.filter(|one| !one.is_noted);
-        let taken = unnoted.map(|one| {
-            one.is_noted = true;
-            let touched = one.touched.take();
-            SealedSegment {
-                touched,
-                ..one.clone()
-            }
-        });
-        taken.collect()
-    }
-
-    /// Removes the sealed segments that end at or before `lsn`, oldest first, after what they touched was
-    /// noted (W7).
-    ///
-    /// Errors: `Io`; what could not be removed is tried again the next time.
-    pub(crate) fn remove_before(&self, lsn: Lsn) -> Result<()> {
-        self.summaries.keep(&self.take_unnoted(lsn));
-        self.remove_noted(lsn)
-    }
-
-    fn remove_noted(&self, lsn: Lsn) -> Result<()> {
-        let mut tail = self.tail.lock();
-        let mut removed = false;
-        while let Some(oldest) = tail.sealed.first().filter(|oldest| oldest.end <= lsn) {
-            remove_segment(&self.host, &oldest.path)?;
-            tail.sealed.remove(0);
-            removed = true;
-        }
-        drop(tail);
-        if removed { self.sync_dir() } else { Ok(()) }
-    }
-
-    /// Removes every segment, the open one last: the header says that no log is needed.
-    pub(crate) fn remove_all(&self) -> Result<()> {
-        self.poison("the database is closed");
-        let mut going = self.take_unnoted(Lsn::MAX);
-        going.push(self.tail.lock().as_sealed());
-        self.summaries.keep(&going);
-        self.remove_noted(Lsn::MAX)?;
-        remove_segment(&self.host, &self.tail.lock().path)?;
-        self.sync_dir()
     }
 
     fn sync_dir(&self) -> Result<()> {

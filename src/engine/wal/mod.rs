@@ -73,8 +73,10 @@
 pub const LOG_DIR: &str = "wal";
 
 mod append;
+mod archive;
 mod delta;
 mod encode;
+mod export;
 mod log;
 mod record;
 mod scan;
@@ -84,12 +86,19 @@ mod summary;
 mod tests;
 
 pub(crate) use append::Appending;
+pub use archive::{ARCHIVE_DIR, ArchiveCursor};
 pub(crate) use delta::apply_delta;
 pub(crate) use encode::{Form, Hole, commit_record_bytes, longest_zeros};
+pub(crate) use export::{LogSegment, durable_segments, whole_records};
 pub(crate) use log::{Log, LogIdentity};
 #[cfg(test)]
 pub(crate) use record::push_record;
-pub(crate) use record::{CommitRecord, PageRecord, RECORD_HEADER_BYTES, RecordKind};
+pub(crate) use record::{
+    CommitRecord, PageRecord, RECORD_HEADER_BYTES, RecordHead, RecordKind, decode_delta,
+    decode_image, framed_bytes, page_of,
+};
 pub(crate) use scan::{MissingLog, RecordPosition, Scan, ScannedPage, ScannedVisit, scan};
-pub(crate) use segment::{SealedSegment, SegmentHeader};
+pub(crate) use segment::{
+    SECTOR as SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SealedSegment, SegmentHeader, segment_name,
+};
 pub use summary::{CHANGES_DIR, changed_pages, incarnation_of};

@@ -62,6 +62,8 @@ pub(crate) struct Scan {
     /// A number that no segment has.
     pub(crate) next_sequence: u64,
     segments: Vec<SegmentFile>,
+    /// Those that count, by their index, and where each starts.
+    starts: Vec<(usize, Lsn)>,
     page_size: PageSize,
     /// What the newest commit knows to be synced.
     synced: Lsn,
@@ -98,11 +100,14 @@ pub(crate) fn scan(
         end: from,
         next_sequence,
         segments,
+        starts: Vec::new(),
         page_size,
         synced: Lsn::ZERO,
         unsynced: None,
     };
     let headers = scan.usable_headers(database, history)?;
+    let starts = headers.iter().map(|(index, header)| (*index, header.start));
+    scan.starts = starts.collect();
     let first = headers.iter().rposition(|(_, header)| header.start <= from);
     let covers = first
         .and_then(|first| headers.get(first))
@@ -131,6 +136,30 @@ pub(crate) fn scan(
     }
     scan.unsynced = scan.find_unsynced(headers.get(first..).unwrap_or_default(), from);
     Ok(scan)
+}
+
+/// The segments of a history in `dir` that count, in order.
+///
+/// Errors: `Log`, `ForeignLog`, `FutureVersion`, `Io`.
+pub(crate) fn usable_segments(
+    disk: &dyn Disk,
+    dir: &Path,
+    (database, history): (DatabaseId, HistoryId),
+    page_size: PageSize,
+) -> Result<Vec<(SegmentFile, SegmentHeader)>> {
+    let scan = Scan {
+        end: Lsn::ZERO,
+        next_sequence: 1,
+        segments: open_segments(disk, dir)?,
+        starts: Vec::new(),
+        page_size,
+        synced: Lsn::ZERO,
+        unsynced: None,
+    };
+    let headers = scan.usable_headers(database, history)?.into_iter();
+    let found =
+        headers.filter_map(|(index, header)| Some((scan.segments.get(index)?.clone(), header)));
+    Ok(found.collect())
 }
 
 impl Scan {
@@ -393,25 +422,23 @@ impl Scan {
             .map_err(EngineError::io_at("sync", FileRole::WalSegment, dir))
     }
 
-    /// The segments, for the log that goes on after them. An unfinished one counts as ending at 0.
+    /// The segments, for the log that goes on after them. One that does not count goes with the one before.
     pub(crate) fn sealed(&self) -> Vec<SealedSegment> {
-        let starts = self
-            .segments
-            .iter()
-            .skip(1)
-            .map(|next| next.header.as_ref().map(|h| h.start));
-        let ends = starts.chain([Some(self.end)]);
-        let ended = self
-            .segments
-            .iter()
-            .zip(ends)
-            .map(|(segment, end)| SealedSegment {
+        let mut end = Lsn::ZERO;
+        let ended = self.segments.iter().enumerate().map(|(index, segment)| {
+            let place = self.starts.iter().position(|(one, _)| *one == index);
+            if let Some(place) = place {
+                let next = self.starts.get(place + 1);
+                end = next.map_or(self.end, |(_, start)| *start).min(self.end);
+            }
+            SealedSegment {
                 path: segment.path.clone(),
-                end: end.unwrap_or(self.end).min(self.end),
+                end,
                 bytes: segment.bytes,
                 touched: None,
                 is_noted: false,
-            });
+            }
+        });
         ended.collect()
     }
 }

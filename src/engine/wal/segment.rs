@@ -16,9 +16,11 @@ use crate::page::PageNo;
 
 /// Bytes of a segment's header.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 512;
-const SECTOR: usize = 512;
+/// The same as the size of an array.
+pub(crate) const SECTOR: usize = 512;
 const MAGIC: [u8; 8] = *b"SFSWAL\0\x01";
-const VERSION: u32 = 1;
+/// Version of the format of segments.
+pub(crate) const SEGMENT_VERSION: u32 = 1;
 
 /// A segment's header, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +39,7 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SECTOR] {
         let mut out = [0; SECTOR];
         codec::put(&mut out, 0, &MAGIC);
-        codec::put(&mut out, 8, &VERSION.to_le_bytes());
+        codec::put(&mut out, 8, &SEGMENT_VERSION.to_le_bytes());
         codec::put(&mut out, 12, &self.page_size.to_le_bytes());
         codec::put(&mut out, 16, &self.database.0);
         codec::put(&mut out, 32, &self.history.0);
@@ -63,7 +65,7 @@ impl SegmentHeader {
             return None;
         }
         let version = codec::get_u32(bytes, 8)?;
-        if version != VERSION {
+        if version != SEGMENT_VERSION {
             return Some(Err(version));
         }
         Some(Ok(Self {
@@ -174,7 +176,7 @@ fn open_segment(disk: &dyn Disk, path: PathBuf, sequence: u64) -> Result<Segment
             return Err(EngineError::FutureVersion {
                 path,
                 found,
-                known: VERSION,
+                known: SEGMENT_VERSION,
             });
         }
         Some(Ok(header)) if header.sequence == sequence => Some(header),

@@ -125,6 +125,13 @@ fn rotation_succeeds_after_one_that_failed() {
             assert_eq!(commits(&disk), expected, "{what}, {seed}");
             let (found, _) = read_from(&disk, start, MissingLog::IsError).unwrap();
             assert_eq!(found, expected[2..], "{what}, {seed}");
+            let (_, scan) = read_all(&disk).unwrap();
+            let ends: Vec<Lsn> = scan.sealed().iter().map(|one| one.end).collect();
+            assert_eq!(
+                ends[0], start,
+                "{what}, {seed}: the first goes on past the other"
+            );
+            assert!(ends.is_sorted(), "{what}, {seed}: {ends:?}");
         }
         let found = summaries_of(&machine.disk, 1, Lsn::ZERO, start);
         let all: Vec<u64> = found.last().unwrap().1.iter().map(|page| page.0).collect();
