@@ -7,7 +7,7 @@ use crate::fault::{self, Fault};
 use crate::os::Host;
 use crate::repository::backup_id::BackupId;
 use crate::repository::config::{self, Known};
-use crate::repository::crypt::{self, NewKeys, SealedStore, Unlock};
+use crate::repository::crypt::{self, FreshRing, NewKeys, SealedStore, Unlock};
 use crate::repository::error::{RepositoryError, Result};
 use crate::repository::folder_store::{FolderStore, Found};
 use crate::repository::manifest::{BackupFacts, Manifest};
@@ -20,7 +20,8 @@ const AHEAD_MAX_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
 /// Whether what is said to be of `ns` was made while the clock was ahead, as it is known at `now_ns`.
 ///
 /// No rule counts with such a backup: as long as its time has not come it would be newer than all.
-pub(super) fn is_of_future(ns: u64, now_ns: u64) -> bool {
+#[must_use]
+pub fn is_of_future(ns: u64, now_ns: u64) -> bool {
     ns > now_ns.saturating_add(AHEAD_MAX_NS)
 }
 
@@ -75,23 +76,36 @@ impl Repository {
                     error => error,
                 });
             }
-            Err(RepositoryError::Missing { .. }) => create(host, &store, &NewKeys::default())?,
+            Err(RepositoryError::Missing { .. }) => create(host, &store, &NewKeys::default())?.0,
             known => known?,
         };
         Self::unlocked(host, Arc::new(store), known, unlock)
     }
 
     /// Makes a repository in the folder `path`, of which nothing is there or which is empty; encrypted for
-    /// those in `keys`, if there are any.
+    /// those in `keys`, if there are any. It is open then: nobody has to show a key for what he made.
     ///
     /// Errors: `Exists`, `NotARepository`, `NoSpace`, `Io`; `Locked` while another process makes it.
-    pub fn create(host: &Host, path: &Path, keys: &NewKeys) -> Result<()> {
+    pub fn create(host: &Host, path: &Path, keys: &NewKeys) -> Result<Self> {
         let store = FolderStore::new(host, path);
         match config::read(&store) {
             Err(RepositoryError::Missing { .. }) => {}
             found => return Err(found.map_or_else(|error| error, |_| exists(&store))),
         }
-        create(host, &store, keys).map(drop)
+        let (known, ring) = create(host, &store, keys)?;
+        if known.is_encrypted && ring.is_none() {
+            return Err(exists(&store));
+        }
+        let store: Arc<dyn Store> = Arc::new(store);
+        let store: Arc<dyn Store> = match ring {
+            Some(ring) => Arc::new(SealedStore::fresh(host, store, ring)),
+            None => store,
+        };
+        Ok(Self {
+            store,
+            host: host.clone(),
+            id: known.id,
+        })
     }
 
     /// Opens the repository that `store` keeps, which is not encrypted.
@@ -258,7 +272,8 @@ impl Repository {
     /// Errors: `NoBackup`, `NoSpace`, `Io`; `Locked` if somebody else does not come to an end; as for [`Repository::mark`], since what cannot be read may be
     /// a hold.
     pub fn set_mark(&self, id: &BackupId, change: &mut dyn FnMut(&mut Mark)) -> Result<()> {
-        let _marks = self.store.lock_marks()?;
+        let marks = self.store.lock_marks()?;
+        marks.confirm()?;
         self.require(id)?;
         let mut mark = self.mark(id)?;
         change(&mut mark);
@@ -270,7 +285,8 @@ impl Repository {
     ///
     /// Errors: `NoBackup`, `NoSpace`, `Io`, `Locked`; `Version` if the one that is there is of a later version.
     pub fn new_mark(&self, id: &BackupId, mark: &Mark) -> Result<()> {
-        let _marks = self.store.lock_marks()?;
+        let marks = self.store.lock_marks()?;
+        marks.confirm()?;
         self.require(id)?;
         if let Err(error @ RepositoryError::Version { .. }) = self.mark(id) {
             return Err(error);
@@ -295,7 +311,7 @@ fn why_none(store: &FolderStore) -> Result<RepositoryError> {
 }
 
 /// Makes `store` a repository. `repository.json` comes last: before, the folder counts as empty.
-fn create(host: &Host, store: &FolderStore, keys: &NewKeys) -> Result<Known> {
+fn create(host: &Host, store: &FolderStore, keys: &NewKeys) -> Result<(Known, Option<FreshRing>)> {
     if store.look()? == Found::Else {
         return Err(why_none(store)?);
     }
@@ -305,17 +321,18 @@ fn create(host: &Host, store: &FolderStore, keys: &NewKeys) -> Result<Known> {
     match config::read(store) {
         Err(RepositoryError::Missing { .. }) => {}
         Ok(_) if !keys.is_empty() => return Err(exists(store)),
-        known => return known,
+        known => return Ok((known?, None)),
     }
     let known = Known {
         id: config::draw_id(host, store)?,
         is_encrypted: !keys.is_empty(),
     };
-    if known.is_encrypted {
-        crypt::create(host, store, known.id, keys)?;
-    }
+    let ring = match known.is_encrypted {
+        true => Some(crypt::create(host, store, known.id, keys)?),
+        false => None,
+    };
     config::create(host, store, known)?;
-    Ok(known)
+    Ok((known, ring))
 }
 
 fn exists(store: &FolderStore) -> RepositoryError {

@@ -21,6 +21,7 @@ use crate::repository::catalog::Repository;
 use crate::repository::error::{RepositoryError, Result};
 use crate::repository::frame_copy::{Unwanted, copied};
 use crate::repository::job::watched;
+use crate::repository::log;
 use crate::repository::manifest::{EntryContent, Manifest};
 use crate::repository::mark::Mark;
 use crate::repository::need::{Need, SlotSet};
@@ -41,6 +42,8 @@ pub struct CopyReport {
     pub bytes_read: u64,
     /// Bytes that were stored.
     pub bytes_stored: u64,
+    /// Pieces of archived logs in the repository that was copied from: none is copied.
+    pub log_pieces: u64,
 }
 
 /// Copies `ids` from one repository into another; content that is there already is not copied. Each
@@ -104,6 +107,7 @@ impl<'a> Copying<'a> {
             let name = unknown.to_string();
             return Err(RepositoryError::NoBackup { name });
         }
+        self.report.log_pieces = log::count_pieces(self.from)?;
         let targets: BTreeSet<_> = self.to.ids()?.into_iter().collect();
         let (present, lacking): (Vec<_>, Vec<_>) = ids.iter().partition(|id| targets.contains(id));
         let bytes = lacking.iter().filter_map(|id| self.from.facts(id).ok());

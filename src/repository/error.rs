@@ -3,8 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::engine::error::EngineError;
 use crate::repository::BackupId;
 use crate::repository::digest::Digest;
+use crate::repository::restore::CoveredRange;
 use crate::view::tree::{LiveError, ReadError};
 
 /// Why something with a repository did not work.
@@ -41,6 +43,29 @@ pub enum RepositoryError {
         /// Where.
         place: String,
     },
+    /// Another archiver is at work on the same log.
+    #[error("another process archives this log to the repository at {place}; one is enough")]
+    LineLocked {
+        /// Where.
+        place: String,
+    },
+    /// The archive of a log went on with another copy of the database.
+    #[error(
+        "{} is not what was archived last: another copy of the database, or a later state of it, is archived in the same repository; archive each copy in a repository of its own, or start the engine here anew to go on from this one",
+        dir.display()
+    )]
+    OtherCopy {
+        /// The directory of the database.
+        dir: PathBuf,
+    },
+    /// The log of a database cannot be read.
+    #[error("cannot archive the log of {}: {source}", dir.display())]
+    Log {
+        /// The directory of the database.
+        dir: PathBuf,
+        /// Why.
+        source: EngineError,
+    },
     /// An object that should not be there is.
     #[error("{object} exists already")]
     Exists {
@@ -50,6 +75,14 @@ pub enum RepositoryError {
     /// An object is not there.
     #[error("{object} is missing in the repository")]
     Missing {
+        /// Its name.
+        object: String,
+    },
+    /// An object is listed, and is not there whenever it is read.
+    #[error(
+        "{object} is listed in the repository, and gone whenever it is read: do it once more; if it stays so, remove that name"
+    )]
+    Unsteady {
         /// Its name.
         object: String,
     },
@@ -120,6 +153,30 @@ pub enum RepositoryError {
         needed: u64,
         /// What is there.
         free: u64,
+    },
+    /// A point in time that no backup and log lead to.
+    #[error(
+        "{moment} is not covered on the line of history {history}; {}{}",
+        ranges(covered),
+        elsewhere(others)
+    )]
+    NotCovered {
+        /// What was asked for.
+        moment: String,
+        /// On which line it was looked for.
+        history: String,
+        /// What is covered there, oldest first.
+        covered: Vec<CoveredRange>,
+        /// Other histories of the database.
+        others: Vec<String>,
+    },
+    /// Nobody can say on which line a point in time is looked for.
+    #[error("{why}{}", elsewhere(known))]
+    NoMoments {
+        /// Why not.
+        why: &'static str,
+        /// The histories that there are.
+        known: Vec<String>,
     },
     /// A restore would overwrite something.
     #[error("{} exists and is not empty; --force replaces it", path.display())]
@@ -266,6 +323,21 @@ pub enum RepositoryError {
         /// How many.
         limit: usize,
     },
+}
+
+fn ranges(covered: &[CoveredRange]) -> String {
+    let shown: Vec<String> = covered.iter().map(ToString::to_string).collect();
+    match shown.is_empty() {
+        true => "nothing is covered there: it needs a backup at or before the moment".to_owned(),
+        false => format!("covered is {}", shown.join("; ")),
+    }
+}
+
+fn elsewhere(histories: &[String]) -> String {
+    match histories.is_empty() {
+        true => String::new(),
+        false => format!("; other lines, by --history: {}", histories.join(", ")),
+    }
 }
 
 impl RepositoryError {

@@ -25,11 +25,13 @@ use crate::os::{
     Clock, Disk, File, FileIdentity, Host, LockKind, OpenMode, Random, read_up_to, write_all_at,
 };
 use crate::repository::error::{RepositoryError, Result};
-use crate::repository::store::{MarksLock, ObjectName, Put, Store, WriterLock};
-use crate::repository::{config, crypt, damage, hex};
+use crate::repository::store::{LineLock, MarksLock, ObjectName, Put, Store, WriterLock};
+use crate::repository::{audit, config, crypt, damage, hex, log};
 
 const LOCK: &str = "LOCK";
 const MARKS_LOCK: &str = "LOCK.marks";
+/// What the lock of a log begins with.
+pub(super) const LINE_LOCK: &str = "LOCK.log-";
 /// What is called after each piece of a slow put.
 type Rest<'a> = &'a dyn Fn();
 /// A piece of a slow put: the disk is done with it in half a millisecond.
@@ -39,7 +41,15 @@ const MARKS_PATIENCE: Duration = Duration::from_secs(30);
 const MARKS_PAUSE: Duration = Duration::from_millis(10);
 const TMP: &str = "tmp";
 /// The folders of objects.
-const FOLDERS: [&str; 5] = ["packs", "backups", "marks", damage::FOLDER, crypt::FOLDER];
+const FOLDERS: [&str; 7] = [
+    "packs",
+    "backups",
+    "marks",
+    damage::FOLDER,
+    log::FOLDER,
+    audit::FOLDER,
+    crypt::FOLDER,
+];
 /// A writer that takes the lock may sweep away what one without it (of a mark) is about to rename.
 const TRIES: u32 = 5;
 
@@ -499,6 +509,21 @@ impl Store for FolderStore {
         }
     }
 
+    fn lock_line(&self, line: &str) -> Result<Box<dyn LineLock>> {
+        let name = format!("{LINE_LOCK}{line}");
+        let (file, is_ours) = self.try_lock_file(&name)?;
+        if !is_ours {
+            let place = self.place();
+            return Err(RepositoryError::LineLocked { place });
+        }
+        // What a killed one has named may not be durable; the next settle makes it so.
+        self.unsettled
+            .lock()
+            .folders
+            .insert(self.root.join(log::FOLDER));
+        Ok(Box::new(FolderLineLock { _file: file }))
+    }
+
     fn free_bytes(&self) -> Result<Option<u64>> {
         let free = self.disk.free_bytes(&self.root);
         let place = self.place();
@@ -518,6 +543,14 @@ struct FolderMarksLock {
 }
 
 impl MarksLock for FolderMarksLock {}
+
+/// The lock of an open file, as [`FolderLock`].
+#[derive(Debug)]
+struct FolderLineLock {
+    _file: Arc<dyn File>,
+}
+
+impl LineLock for FolderLineLock {}
 
 /// The lock of an open file: it ends when that is closed, by the kernel at the latest (BK3).
 #[derive(Debug)]

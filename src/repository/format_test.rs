@@ -10,7 +10,7 @@ use super::blob_reader::BlobReader;
 use super::error::Result;
 use super::mark::Mark;
 use super::pack::{PackBuilder, PackDirectory, PackId, SealedFrame, Slot};
-use super::store::{MarksLock, ObjectName, Put, Store, WriterLock};
+use super::store::{LineLock, MarksLock, ObjectName, Put, Store, WriterLock};
 use super::*;
 use crate::os::sim::SimDisk;
 use crate::os::{Disk, Host, OpenMode, SimulatedHost, write_all_at};
@@ -309,6 +309,9 @@ impl Store for OneObject {
     }
     fn lock_marks(&self) -> Result<Box<dyn MarksLock>> {
         unreachable!("nobody writes here")
+    }
+    fn lock_line(&self, line: &str) -> Result<Box<dyn LineLock>> {
+        unreachable!("nobody writes here: {line}")
     }
     fn free_bytes(&self) -> Result<Option<u64>> {
         unreachable!("nobody writes here")

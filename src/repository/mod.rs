@@ -15,6 +15,8 @@
 //! backups/<id>        one complete manifest each
 //! marks/<id>          held, verified: what was found out later about a backup
 //! damaged/<id>        what a verification could not read of a pack
+//! log/<...>           pieces of logs
+//! audit/              who did what to the repository
 //! tmp/                what is being written
 //! ```
 //!
@@ -39,9 +41,14 @@
 //! * BK12 Whoever commits to the source is stood back for: as long as he does, one worker works at a time
 //!   and rests longer than it worked, and packs go to the disk in small pieces with rests between them;
 //!   unless the backup is told to be in a hurry.
+//! * BK13 A point in time is restored to exactly the last commit that is not after it, from a backup and a log
+//!   between which no commit is missing; any other is refused before anything is written, with the moments
+//!   that are covered.
+//! * BK14 Lines of the audit log are added whole and never changed; none is lost where several write.
 //!
 //! Not here: how a source is pinned (`source`), processes, exit codes, text for people (`cli`).
 
+mod audit;
 pub mod backup;
 mod backup_id;
 mod blob_reader;
@@ -59,6 +66,7 @@ mod hex;
 #[cfg(test)]
 mod interrupted_test;
 mod job;
+pub mod log;
 mod manifest;
 mod mark;
 mod need;
@@ -74,8 +82,9 @@ pub mod store;
 mod unit;
 mod verify;
 
+pub use audit::{AuditEvent, AuditLog, read as read_audit, record as record_audit};
 pub use backup_id::BackupId;
-pub use catalog::Repository;
+pub use catalog::{Repository, is_of_future};
 pub use compression::Compression;
 pub use copy::{CopyReport, copy};
 pub use digest::Digest;
@@ -87,7 +96,7 @@ pub use manifest::{
 pub use mark::{Mark, Verified};
 pub use progress::{Control, Phase, Progress};
 pub use prune::{PruneReport, Run, prune, prune_after};
-pub use retention::{ForgetReport, Keep, Reason, forget, forget_named};
+pub use retention::{ForgetReport, Keep, Reason, forget, forget_named, forget_of};
 pub use verify::{Depth, RestoreTest, VerifyFinding, VerifyOptions, VerifyReport, verify};
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::repository::damage::{self, Damage};
 use crate::repository::error::{RepositoryError, Result};
 use crate::repository::hex;
 use crate::repository::job::watched;
+use crate::repository::log::LogPrune;
 use crate::repository::mark::Mark;
 use crate::repository::need::{Need, SlotSet};
 use crate::repository::pack::{PackDirectory, PackId};
@@ -30,6 +31,10 @@ pub struct PruneReport {
     pub packs_removed: u64,
     /// Packs that were written again without what nobody needs.
     pub packs_hollowed: u64,
+    /// Pieces of logs that were removed: no backup that is left can go on with them.
+    pub log_pieces_removed: u64,
+    /// Their bytes.
+    pub log_bytes_removed: u64,
     /// Bytes of all packs before.
     pub bytes_before: u64,
     /// Bytes of all packs after.
@@ -77,6 +82,7 @@ struct Pruning<'a> {
     run: Run,
     control: &'a Control,
     report: PruneReport,
+    log: LogPrune,
 }
 
 impl<'a> Pruning<'a> {
@@ -87,6 +93,7 @@ impl<'a> Pruning<'a> {
             run,
             control,
             report: PruneReport::default(),
+            log: LogPrune::default(),
         })
     }
 
@@ -108,6 +115,7 @@ impl<'a> Pruning<'a> {
         self.report.bytes_after = self.report.bytes_before;
         self.remove_needless(&present, &needed)?;
         self.remove_records(&present, &needed)?;
+        self.remove_log()?;
         self.remove_marks(&lone_marks)?;
         let mut partly = Vec::new();
         for (pack, slots) in &needed {
@@ -133,7 +141,7 @@ impl<'a> Pruning<'a> {
     }
 
     /// What all backups but `forgotten` need.
-    fn needed(&self, forgotten: &[BackupId]) -> Result<BTreeMap<PackId, SlotSet>> {
+    fn needed(&mut self, forgotten: &[BackupId]) -> Result<BTreeMap<PackId, SlotSet>> {
         let mut need = Need::default();
         let mut names = self.store().list("backups")?;
         if fault::is(Fault::NewestNotAsked) {
@@ -148,7 +156,9 @@ impl<'a> Pruning<'a> {
                 });
             };
             if !forgotten.contains(&id) {
-                need.add(&self.repository.manifest(&id)?);
+                let manifest = self.repository.manifest(&id)?;
+                self.log.keep_for(&manifest.facts);
+                need.add(&manifest);
             }
         }
         Ok(need.finish())
@@ -198,6 +208,20 @@ impl<'a> Pruning<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Removes pieces of logs that no backup can go on with (LA7).
+    fn remove_log(&mut self) -> Result<()> {
+        for (object, bytes) in self.log.needless(self.repository)? {
+            self.control.refuse_if_cancelled()?;
+            if self.run == Run::Really {
+                self.lock.confirm()?;
+                self.store().remove(&object)?;
+            }
+            self.report.log_pieces_removed += 1;
+            self.report.log_bytes_removed += bytes;
+        }
+        self.settle()
     }
 
     /// Marks of backups that were forgotten, or never published: an interruption left them.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::{Repository, is_of_future};
 use crate::repository::error::{RepositoryError, Result};
-use crate::repository::manifest::Manifest;
+use crate::repository::manifest::{Manifest, SourceName};
 use crate::repository::mark::Mark;
 use crate::repository::prune::Run;
 use crate::repository::retention::policy::Candidate;
@@ -80,14 +80,41 @@ pub struct ForgetReport {
 /// A backup whose manifest or mark cannot be read stays ([`Reason::Unreadable`]). Errors: `NothingKept` if
 /// there is no rule; `Locked`, unless it is only told; `Io`.
 pub fn forget(repository: &Repository, keep: &Keep, run: Run) -> Result<ForgetReport> {
+    forget_where(repository, keep, run, &|_| true)
+}
+
+/// As [`forget`], of the backups of one source alone; the report names no others. Sources count as one
+/// that have the path and the machine of `source`, whatever kind they were.
+///
+/// Errors: as for [`forget`].
+pub fn forget_of(
+    repository: &Repository,
+    source: &SourceName,
+    keep: &Keep,
+    run: Run,
+) -> Result<ForgetReport> {
+    forget_where(repository, keep, run, &|name| {
+        name.path == source.path && name.host == source.host
+    })
+}
+
+/// Which sources rules are for.
+type Chosen<'a> = &'a dyn Fn(&SourceName) -> bool;
+
+fn forget_where(
+    repository: &Repository,
+    keep: &Keep,
+    run: Run,
+    is_chosen: Chosen<'_>,
+) -> Result<ForgetReport> {
     if keep.is_nothing() {
         return Err(RepositoryError::NothingKept);
     }
     if run == Run::Dry {
-        return decide(repository, keep);
+        return decide(repository, keep, is_chosen);
     }
     let lock = repository.store().lock()?;
-    let decided = decide(repository, keep)?;
+    let decided = decide(repository, keep, is_chosen)?;
     let held_since = remove(repository, &*lock, &decided.forgotten)?;
     Ok(without(decided, &held_since))
 }
@@ -140,12 +167,13 @@ pub fn forget_named(repository: &Repository, ids: &[BackupId], run: Run) -> Resu
 }
 
 /// What `keep` says of the backups that there are.
-fn decide(repository: &Repository, keep: &Keep) -> Result<ForgetReport> {
+fn decide(repository: &Repository, keep: &Keep, is_chosen: Chosen<'_>) -> Result<ForgetReport> {
     let mut readable = Vec::new();
     let mut report = ForgetReport::default();
     let now_ns = repository.host().clock.wall_ns();
     for (id, facts) in repository.backups()? {
         match (facts, repository.mark(&id)) {
+            (Ok(facts), _) if !is_chosen(&facts.source) => {}
             (Ok(facts), Ok(mark)) if is_of_future(facts.begun_ns, now_ns) => {
                 let held = mark.is_held.then_some(Reason::Held);
                 let reasons = [Reason::Future].into_iter().chain(held);
@@ -187,7 +215,8 @@ fn remove(
     let store = repository.store();
     let mut going = Vec::new();
     let mut held = Vec::new();
-    let _marks = store.lock_marks()?;
+    let marks = store.lock_marks()?;
+    marks.confirm()?;
     for id in ids {
         let mark = repository.mark(id)?;
         if mark.is_held {

@@ -69,6 +69,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Keeps others from changing marks, which needs no writer's lock, as long as the result lives. Whoever
     /// has it is done in moments, and is waited for. Errors: `Locked` if he is not; `NoSpace`, `Io`.
     fn lock_marks(&self) -> Result<Box<dyn MarksLock>, RepositoryError>;
+    /// Becomes the one that archives the log `line`, as long as the result lives; `line` is a part of a name.
+    /// Errors: `LineLocked` if another one does; `NoSpace`, `Io`.
+    fn lock_line(&self, line: &str) -> Result<Box<dyn LineLock>, RepositoryError>;
     /// Bytes that can still be stored, where that is known. Errors: `Io`.
     fn free_bytes(&self) -> Result<Option<u64>, RepositoryError>;
     /// How people find it.
@@ -76,7 +79,22 @@ pub trait Store: Send + Sync + fmt::Debug {
 }
 
 /// The right to change marks, until it is dropped or its owner dies.
-pub trait MarksLock: Send + Sync + fmt::Debug {}
+pub trait MarksLock: Send + Sync + fmt::Debug {
+    /// Whether what is put from here on is put as it should be: asked before a mark is changed. Errors:
+    /// `KeysChanged`, `Io`.
+    fn confirm(&self) -> Result<(), RepositoryError> {
+        Ok(())
+    }
+}
+
+/// The right to archive one log, until it is dropped or its owner dies.
+pub trait LineLock: Send + Sync + fmt::Debug {
+    /// Whether what is put from here on is still put as it should be: asked before each step of an archive.
+    /// Errors: `KeysChanged`, `Io`.
+    fn confirm(&self) -> Result<(), RepositoryError> {
+        Ok(())
+    }
+}
 
 /// The right to write, until it is dropped or its owner dies.
 pub trait WriterLock: Send + Sync + fmt::Debug {

@@ -102,7 +102,9 @@ pub struct VerifyReport {
     pub backup_count: u64,
     /// Packs that were looked at.
     pub pack_count: u64,
-    /// Bytes that were read of frames.
+    /// Pieces of logs that were looked at.
+    pub log_piece_count: u64,
+    /// Bytes that were read of frames and pieces.
     pub bytes_read: u64,
     /// What is of no use and does no harm: packs that no backup needs, leftovers of interrupted writers.
     pub notes: Vec<String>,

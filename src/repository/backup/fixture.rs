@@ -23,7 +23,7 @@ use crate::repository::manifest::{
     BackupFacts, EntryContent, Extent, FileContent, Manifest, SourceName,
 };
 use crate::repository::progress::Control;
-use crate::repository::store::{MarksLock, ObjectName, Put, Store, WriterLock};
+use crate::repository::store::{LineLock, MarksLock, ObjectName, Put, Store, WriterLock};
 use crate::view::tree::{
     Attributes, Content, EndSeen, Node, NodeId, PageVersion, RangeRead, ReadError, Tree,
 };
@@ -497,6 +497,9 @@ impl Store for GatedStore {
         self.inner.lock_marks()
     }
 
+    fn lock_line(&self, line: &str) -> Result<Box<dyn LineLock>> {
+        self.inner.lock_line(line)
+    }
     fn free_bytes(&self) -> Result<Option<u64>> {
         self.inner.free_bytes()
     }

@@ -7,6 +7,7 @@ use crate::fault::{self, Fault};
 use crate::repository::backup::{BackupOptions, Subject, Wanted};
 use crate::repository::catalog::{Repository, is_of_future};
 use crate::repository::error::{RepositoryError, Result};
+use crate::repository::log::has_gap_after;
 use crate::repository::manifest::{BackupFacts, BackupKind, Manifest};
 use crate::view::tree::Content;
 
@@ -62,6 +63,13 @@ pub(super) fn choose(
         Wanted::Auto => {
             if let Some(why) = why_full(&backups, now_ns) {
                 return Ok(full(why));
+            }
+            if let Some(last) = fulls().next()
+                && has_gap_after(repository, last)?
+            {
+                return Ok(full(
+                    "the archive of its log has a gap since the last full backup",
+                ));
             }
             let parent = newest(repository, backups.iter());
             Ok(parent.map_or_else(

@@ -34,6 +34,13 @@ pub struct KeyFacts {
     pub is_newest: bool,
 }
 
+/// The ring of a repository that was just made.
+pub(in crate::repository) struct FreshRing {
+    pub(super) ring: KeyRing,
+    /// What would be read of it.
+    pub(super) read: Digest,
+}
+
 /// Makes the keys of the new repository `id`, in the folder of keys of `store`, durably.
 ///
 /// What an interrupted making left there goes. Errors: `NoSpace`, `Io`.
@@ -42,7 +49,7 @@ pub(in crate::repository) fn create(
     store: &dyn Store,
     id: [u8; 16],
     new: &NewKeys,
-) -> Result<()> {
+) -> Result<FreshRing> {
     for left in store.list(FOLDER)? {
         store.remove(&format!("{FOLDER}/{left}"))?;
     }
@@ -58,7 +65,8 @@ pub(in crate::repository) fn create(
         let holder = put_passphrase(host, store, passphrase)?;
         ring.holders.push(holder);
     }
-    ring.write(store).map(drop)
+    let read = ring.write(store)?;
+    Ok(FreshRing { ring, read })
 }
 
 /// Adds `recipient` to the holders. Errors: `Exists`, `KeyLimit`.

@@ -38,7 +38,7 @@ mod unlock;
 pub use keeper::{HolderFacts, KeyFacts, KeyKeeper};
 pub use unlock::{KeyFault, NewKeys, Passphrase, Recipient, Unlock};
 
-pub(in crate::repository) use keeper::create;
+pub(in crate::repository) use keeper::{FreshRing, create};
 pub(in crate::repository) use sealed_store::SealedStore;
 
 /// Newest version of the encryption of a repository.

@@ -151,15 +151,17 @@ impl KeyRing {
             return Err(RepositoryError::KeyNeeded { place });
         }
         let sealed = read_file(store, OBJECT)?;
-        let mut identities = unlock.identities.clone();
-        if let Some(passphrase) = &unlock.passphrase {
-            identities.extend(by_passphrase(store, passphrase)?);
-        }
-        let text = match unlock::unwrap_by_identities(&sealed, &identities) {
-            Ok(Some(text)) => text,
-            Ok(None) => return Err(RepositoryError::WrongKey { place }),
-            Err(what) => return Err(damaged(what)),
+        let open = |identities: &[x25519::Identity]| {
+            unlock::unwrap_by_identities(&sealed, identities).map_err(damaged)
         };
+        // A passphrase may be meant for another repository, and takes a second to try.
+        let by_key = open(&unlock.identities)?;
+        let text = match (by_key, &unlock.passphrase) {
+            (Some(text), _) => Some(text),
+            (None, Some(passphrase)) => open(&by_passphrase(store, passphrase)?)?,
+            (None, None) => None,
+        };
+        let text = text.ok_or(RepositoryError::WrongKey { place })?;
         let ring = Self::decode(&text)?;
         match ring.repository == repository {
             true => Ok((ring, Digest::of(&sealed))),
@@ -262,7 +264,10 @@ fn by_passphrase(
     let names = names.iter().filter(|name| hex::decode::<8>(name).is_some());
     for name in names.take(HOLDERS_MAX) {
         let object = format!("{FOLDER}/{name}");
-        let sealed = read_file(store, &object)?;
+        let sealed = match read_file(store, &object) {
+            Err(RepositoryError::Missing { .. }) => continue,
+            sealed => sealed?,
+        };
         match unlock::unwrap_by_passphrase(&sealed, passphrase) {
             Ok(Some(identity)) => found.push(identity),
             Ok(None) => {}

@@ -11,12 +11,14 @@ use crate::repository::crypt::cipher::{
     CHUNK_BYTES, HEADER_BYTES, HEADER_LEN, Header, HeaderFault, Layout, OBJECT_VERSION,
     ObjectCipher, SEALED_CHUNK_BYTES, SEALED_CHUNK_LEN,
 };
+use crate::repository::crypt::keeper::FreshRing;
 use crate::repository::crypt::name::NameCipher;
 use crate::repository::crypt::ring::{self, KeyRing};
 use crate::repository::crypt::unlock::Unlock;
 use crate::repository::digest::Digest;
 use crate::repository::error::{RepositoryError, Result};
-use crate::repository::store::{MarksLock, ObjectName, Put, Store, WriterLock};
+use crate::repository::log;
+use crate::repository::store::{LineLock, MarksLock, ObjectName, Put, Store, WriterLock};
 
 /// Chunks that are read at once.
 const BATCH_CHUNKS: u64 = 64;
@@ -54,14 +56,31 @@ impl SealedStore {
         repository: [u8; 16],
         unlock: &Unlock,
     ) -> Result<Self> {
-        let (ring, ring_read) = KeyRing::read(inner.as_ref(), repository, unlock)?;
-        Ok(Self {
+        let (ring, read) = KeyRing::read(inner.as_ref(), repository, unlock)?;
+        Ok(Self::fresh(host, inner, FreshRing { ring, read }))
+    }
+
+    /// What `inner` keeps, of which `ring` is the ring.
+    pub(in crate::repository) fn fresh(
+        host: &Host,
+        inner: Arc<dyn Store>,
+        FreshRing { ring, read }: FreshRing,
+    ) -> Self {
+        Self {
             inner,
             host: host.clone(),
             names: ring.name_cipher(),
             ring,
-            ring_read,
-        })
+            ring_read: read,
+        }
+    }
+
+    fn sealed_lock<L>(&self, inner: L) -> SealedLock<L> {
+        SealedLock {
+            _inner: inner,
+            store: self.inner.clone(),
+            ring_read: self.ring_read,
+        }
     }
 
     /// What `name` is called in the inner store. Errors: `Io` of a name that is too long.
@@ -100,8 +119,13 @@ impl SealedStore {
             },
             HeaderFault::Wrong(what) => damaged(name, what),
         })?;
-        let cipher = self.ring.cipher(&header, name);
-        cipher.ok_or_else(|| damaged(name, "it is encrypted with a key that is not in the ring"))
+        if let Some(cipher) = self.ring.cipher(&header, name) {
+            return Ok(cipher);
+        }
+        // Somebody may have rotated the keys since the ring was read.
+        ring::confirm(self.inner.as_ref(), &self.ring_read)?;
+        let what = "it is encrypted with a key that is not in the ring";
+        Err(damaged(name, what))
     }
 
     fn layout(&self, name: &ObjectName, stored: &str) -> Result<Layout> {
@@ -188,6 +212,32 @@ fn damaged(name: &ObjectName, what: &'static str) -> RepositoryError {
     RepositoryError::Damaged { object, what }
 }
 
+/// A lock of the inner store, whose holder is asked whether he still has the ring that is there (CR4).
+#[derive(Debug)]
+struct SealedLock<L> {
+    _inner: L,
+    store: Arc<dyn Store>,
+    ring_read: Digest,
+}
+
+impl<L> SealedLock<L> {
+    fn confirm_ring(&self) -> Result<()> {
+        ring::confirm(self.store.as_ref(), &self.ring_read)
+    }
+}
+
+impl LineLock for SealedLock<Box<dyn LineLock>> {
+    fn confirm(&self) -> Result<()> {
+        self.confirm_ring()
+    }
+}
+
+impl MarksLock for SealedLock<Box<dyn MarksLock>> {
+    fn confirm(&self) -> Result<()> {
+        self.confirm_ring()
+    }
+}
+
 impl Store for SealedStore {
     fn put(&self, name: &ObjectName, parts: &[&[u8]], put: Put) -> Result<()> {
         self.put_sealed(name, parts, &|stored, parts| {
@@ -268,7 +318,21 @@ impl Store for SealedStore {
     }
 
     fn lock_marks(&self) -> Result<Box<dyn MarksLock>> {
-        self.inner.lock_marks()
+        let lock = self.inner.lock_marks()?;
+        Ok(Box::new(self.sealed_lock(lock)))
+    }
+
+    /// With the ring that is there, and no older one (CR4). The line names a database, so its lock has the
+    /// name that an object of the log would have.
+    fn lock_line(&self, line: &str) -> Result<Box<dyn LineLock>> {
+        let object = format!("{}/{line}", log::FOLDER);
+        let stored = self.stored_name(&object)?;
+        let sealed = stored
+            .split_once('/')
+            .map_or(&*stored, |(_, sealed)| sealed);
+        let lock = self.sealed_lock(self.inner.lock_line(sealed)?);
+        LineLock::confirm(&lock)?;
+        Ok(Box::new(lock))
     }
 
     fn free_bytes(&self) -> Result<Option<u64>> {

@@ -297,9 +297,11 @@ fn folders_that_are_missing_are_empty_and_made_when_they_are_needed() {
         store.list("").unwrap(),
         [
             "LOCK",
+            "audit",
             "backups",
             "damaged",
             "keys",
+            "log",
             "marks",
             "packs",
             config::OBJECT,

@@ -47,6 +47,7 @@ mod directory;
 use std::fmt;
 
 use crate::repository::digest::Digest;
+use crate::repository::hex;
 
 pub use self::builder::{PackBuilder, SealedFrame};
 pub use self::directory::PackDirectory;
@@ -72,6 +73,12 @@ impl PackId {
     #[must_use]
     pub fn object(&self) -> String {
         format!("packs/{self}")
+    }
+
+    /// The pack of this name, without the folder; `None` for what others put there.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        hex::decode(name).map(Self)
     }
 }
 
@@ -134,7 +141,7 @@ pub enum FrameForm {
 }
 
 impl FrameForm {
-    fn of_code(code: u8) -> Option<Self> {
+    pub(in crate::repository) fn of_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::Plain),
             2 => Some(Self::Zstd),

@@ -11,17 +11,26 @@
 //!    same backup left, units with the right digest stay; a workspace of another backup is emptied.
 //! 3. All of it is synced, dropped from memory where the system lets go of it, and read back (BK8): names,
 //!    kinds, and the digest of each unit.
-//! 4. Every native database starts a history that no other has (BK9). Then owners, modes and times.
-//! 5. The target is exchanged (see `swap`); what was there goes.
+//! 4. For a point in time, the log from there on is replayed over the page file (see `moment`, `replay`, and
+//!    `engine::replay`), and the database is walked. Interrupted, this is done anew from step 2.
+//! 5. Every native database starts a history that no other has (BK9). Then owners, modes and times.
+//! 6. The target is exchanged (see `swap`); what was there goes.
+//!
+//! * BK13 A point in time is restored to exactly the last commit that is not after it, from a backup and a log
+//!   between which no commit is missing; any other is refused before anything is written, with the moments
+//!   that are covered.
 //!
 //! What an engine would take for the log of a restored database is not made, a view's word about itself
 //! neither. Nothing is reached by a path that somebody else could turn: names are made in folders that are
 //! held open, and no link is followed. Whoever waits here: for the disk only.
 
+mod ahead;
 mod content;
 mod dress;
+mod moment;
 mod outline;
 mod piece;
+mod replay;
 mod swap;
 mod target;
 mod workspace;
@@ -32,7 +41,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
-use crate::engine::start_history;
+use crate::engine::{PAGE_FILE, Proof, ReplayTarget, Replayed, start_history};
 use crate::fault::{self, Fault};
 use crate::id::HistoryId;
 use crate::repository::blob_reader::BlobReader;
@@ -40,9 +49,12 @@ use crate::repository::blob_reader::BlobReader;
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::Repository;
 use crate::repository::error::{RepositoryError, Result};
+use crate::repository::log::{LogCatalog, PieceUse, read_piece};
 use crate::repository::manifest::{BackupFacts, DatabaseFacts, EntryContent, Manifest};
 use crate::repository::progress::{Control, Phase};
 use crate::repository::restore::content::{Checker, Writer, folder_of, prove};
+use crate::repository::restore::moment::{Base, Chart};
+pub use crate::repository::restore::moment::{CoveredRange, Way};
 use crate::repository::restore::outline::Outline;
 use crate::repository::restore::piece::for_each_piece;
 use crate::repository::restore::swap::{Place, Watch, take_back};
@@ -96,6 +108,15 @@ pub struct RestoreOptions {
     pub read_back: ReadBack,
 }
 
+/// A point in time: the last commit that is not after `target`.
+#[derive(Clone, Debug)]
+pub struct Moment {
+    /// Where.
+    pub target: ReplayTarget,
+    /// The history, or the beginning of its id; `None` for the newest of the database.
+    pub history: Option<String>,
+}
+
 /// What a restore will do.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct RestorePlan {
@@ -130,12 +151,47 @@ pub struct RestoreReport {
     pub bytes: u64,
     /// Bytes that an interrupted restore had written already.
     pub bytes_resumed: u64,
+    /// Of a point in time: what it came to.
+    pub reached: Option<Reached>,
     /// New histories, by the path of the native database.
     pub histories: Vec<(String, String)>,
     /// What could not be set and does not spoil a byte: owners, where that needs root.
     pub notes: Vec<String>,
     /// Nanoseconds.
     pub duration_ns: u64,
+}
+
+/// The commit that a point in time came to.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Reached {
+    /// The history on whose line it is.
+    pub history: String,
+    /// Its number.
+    pub timestamp: u64,
+    /// Its wall clock, nanoseconds since 1970.
+    pub wall_ns: u64,
+    /// The end of its records.
+    pub lsn: u64,
+    /// Commits that were replayed after the backup.
+    pub commits: u64,
+}
+
+/// The way to a point in time. Writes nothing.
+///
+/// Errors: `NotCovered`, `NoMoments`, `Io`.
+pub fn find_way(repository: &Repository, moment: &Moment) -> Result<Way> {
+    let backups = repository.backups()?;
+    let known = backups
+        .iter()
+        .filter_map(|(id, facts)| Some((id, facts.as_ref().ok()?)));
+    let bases = known.filter_map(|(id, facts)| Base::of(id, facts));
+    let catalog = LogCatalog::read(repository)?;
+    for (object, problem) in catalog.damaged() {
+        tracing::warn!(%object, %problem, "a piece of the log covers nothing");
+    }
+    let last_commit = |piece: &PieceUse, until| replay::last_commit(repository, piece, until);
+    let chart = Chart::new(bases.collect(), catalog.lines(), &last_commit);
+    chart.way(moment.target, moment.history.as_deref())
 }
 
 /// Looks whether a restore can be done, and what it will do. Writes nothing.
@@ -190,9 +246,48 @@ pub fn restore(
         examine,
         control,
         watch: &|_| Ok(()),
+        way: None,
     };
     job.run(backup, target)
 }
+
+/// Restores `moment` as `target`: a backup, and the log after it.
+///
+/// Errors: as for [`find_way`], before anything is written, and for [`restore`].
+pub fn restore_to(
+    repository: &Repository,
+    moment: &Moment,
+    target: &Path,
+    options: RestoreOptions,
+    examine: &dyn Examine,
+    control: &Control,
+) -> Result<RestoreReport> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let way = find_way(repository, moment)?;
+        let job = Job {
+            repository,
+            options,
+            examine,
+            control,
+            watch: &|_| Ok(()),
+            way: Some(&way),
+        };
+        match job.run(&way.backup, target) {
+            // An archive that is at work puts one piece in the place of several.
+            Err(RepositoryError::Missing { object })
+                if tries < WAY_TRIES && object.starts_with("log/") =>
+            {
+                tracing::info!(%object, "a piece of the log was replaced; looking for the way again");
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// How often a way is looked for when pieces of it go meanwhile.
+const WAY_TRIES: u32 = 5;
 
 /// Where an interrupted restore to `target` waits to be gone on with; `None` if none does.
 #[must_use]
@@ -253,6 +348,8 @@ struct Job<'a> {
     examine: &'a dyn Examine,
     control: &'a Control,
     watch: Watch<'a>,
+    /// To a point in time.
+    way: Option<&'a Way>,
 }
 
 impl Job<'_> {
@@ -288,6 +385,10 @@ impl Job<'_> {
             }
             return Err(error);
         }
+        let reached = match self.way {
+            Some(way) => Some(self.replay(way, &workspace, &outline, &target)?),
+            None => None,
+        };
         let histories = self.start_histories(&workspace, &outline)?;
         dress::dress(&workspace.tree, &outline, &mut notes)?;
         dress::sync(&workspace.tree, &outline)?;
@@ -307,6 +408,7 @@ impl Job<'_> {
             files,
             bytes,
             bytes_resumed: made.bytes_resumed.into_inner(),
+            reached,
             histories,
             notes,
             duration_ns: u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX),
@@ -341,8 +443,13 @@ impl Job<'_> {
         let tree = &workspace.tree;
         let is_read_back = self.options.read_back == ReadBack::Yes;
         let passes = 1 + u64::from(is_read_back);
-        self.control
-            .expect_bytes(outline.bytes.saturating_mul(passes));
+        let log_bytes = self.way.map_or(0, Way::log_bytes);
+        self.control.expect_bytes(
+            outline
+                .bytes
+                .saturating_mul(passes)
+                .saturating_add(log_bytes),
+        );
         dress::make_directories(tree, outline, workspace.resumes)?;
         let is_small = outline.entries.len() <= dress::SYNCED_SINGLY_MAX;
         let writer = Writer {
@@ -361,6 +468,54 @@ impl Job<'_> {
             for_each_piece(outline, self.control, &Checker { tree, reader })?;
         }
         dress::compare_names(tree, outline)
+    }
+
+    /// Makes the restored backup the point in time, and has the database walked (BK13).
+    fn replay(
+        &self,
+        way: &Way,
+        workspace: &Workspace,
+        outline: &Outline<'_>,
+        target: &Target,
+    ) -> Result<Reached> {
+        let mut natives = outline.natives();
+        let (Some(entry), None) = (natives.next(), natives.next()) else {
+            return Err(outline::damaged(
+                outline.manifest,
+                "it has not one database",
+            ));
+        };
+        let path = target.path.with_file_name(&workspace.name);
+        let path = path.join(workspace::TREE).join(PAGE_FILE);
+        let (folder, name) = folder_of(&workspace.tree, entry)?;
+        let opened = folder.writable_file(name);
+        let file = opened.map_err(RepositoryError::io("open", path.display().to_string()))?;
+        let is_read_back = self.options.read_back == ReadBack::Yes;
+        let (threads, cache_bytes) = replay::usual_room();
+        let job = replay::Job {
+            target: way.target,
+            steps: &way.steps,
+            read: &|facts| read_piece(self.repository, facts),
+            scratch: &|| replay::scratch_in(&workspace.dir),
+            proof: match is_read_back {
+                true => Proof::ReadBack,
+                false => Proof::Trust,
+            },
+            control: self.control,
+            threads,
+            cache_bytes,
+        };
+        let Replayed { point, commits, .. } = job.run(&*file, &path)?;
+        if is_read_back && let Some(facts) = outline.manifest.facts.databases.first() {
+            self.examine.walk(&path, facts)?;
+        }
+        Ok(Reached {
+            history: way.history.to_string(),
+            timestamp: point.timestamp.0,
+            wall_ns: point.wall_ns,
+            lsn: point.lsn.0,
+            commits,
+        })
     }
 
     /// Gives every native database a history of its own (BK9).

@@ -7,10 +7,14 @@ use std::thread;
 use parking_lot::Mutex;
 
 use crate::os::random::nonzero;
+use crate::repository::audit;
 use crate::repository::backup_id::BackupId;
 use crate::repository::catalog::Repository;
 use crate::repository::damage::{self, Damage};
 use crate::repository::error::{RepositoryError, Result};
+use crate::repository::folder_store::LINE_LOCK;
+use crate::repository::hex;
+use crate::repository::log;
 use crate::repository::manifest::Manifest;
 use crate::repository::mark::{Mark, Verified};
 use crate::repository::need::{Need, SlotSet};
@@ -20,13 +24,13 @@ use crate::repository::verify::content::{self, Packs};
 use crate::repository::verify::finding::{Findings, fault_of};
 use crate::repository::verify::pack_check::{self, Reach};
 use crate::repository::verify::{Depth, VerifyOptions, VerifyReport, restore_test};
-use crate::repository::{config, crypt, hex};
+use crate::repository::{config, crypt};
 
 /// Packs that are looked at at once: one is read while another one is taken apart.
 const WORKERS: usize = 2;
 
 /// What stands at the top of a repository. A new disk has the last of them.
-const TOP: [&str; 10] = [
+const TOP: [&str; 12] = [
     "repository.json",
     "LOCK",
     "LOCK.marks",
@@ -35,6 +39,8 @@ const TOP: [&str; 10] = [
     "marks",
     damage::FOLDER,
     crypt::FOLDER,
+    log::FOLDER,
+    audit::FOLDER,
     "tmp",
     "lost+found",
 ];
@@ -84,6 +90,7 @@ impl<'a> Survey<'a> {
         let mut listed = BTreeMap::new();
         if self.options.backup.is_none() {
             listed = self.look_at_names()?;
+            self.look_at_log()?;
         }
         let packs = self.look_at_packs(&needed, &listed)?;
         let sizes = self.compare(&packs)?;
@@ -166,7 +173,7 @@ impl<'a> Survey<'a> {
             }
         }
         for name in store.list("")? {
-            if !TOP.contains(&name.as_str()) {
+            if !TOP.contains(&name.as_str()) && !name.starts_with(LINE_LOCK) {
                 self.findings.add(&name, strange);
             }
         }
@@ -182,6 +189,32 @@ impl<'a> Survey<'a> {
             }
         }
         Ok(packs)
+    }
+
+    /// Looks at the pieces of logs, as deep as asked.
+    fn look_at_log(&mut self) -> Result<()> {
+        let mut drawn = 0.0;
+        for name in self.repository.store().list(log::FOLDER)? {
+            self.control.refuse_if_cancelled()?;
+            drawn += match self.options.depth {
+                Depth::Structure => 0.0,
+                Depth::Sample(share) => share.clamp(0.0, 1.0),
+                Depth::ReadData => 1.0,
+            };
+            let is_read = drawn >= 1.0;
+            drawn -= f64::from(u8::from(is_read));
+            match log::check_piece(self.repository, &name, is_read) {
+                Ok(bytes) => self.report.bytes_read += bytes,
+                // Merged with others, or pruned, since it was listed.
+                Err(RepositoryError::Missing { .. }) => {}
+                Err(error) => {
+                    let object = format!("{}/{name}", log::FOLDER);
+                    self.findings.add(&object, &fault_of(&error));
+                }
+            }
+            self.report.log_piece_count += 1;
+        }
+        Ok(())
     }
 
     /// A mark without a manifest: an interruption left it, or the manifest was lost.

@@ -29,6 +29,9 @@ fn wrong_keys_and_none_are_told_apart() {
     both.add_key_file(format!("# the right one\n\n{}\n", ALICE[0]).as_bytes())
         .unwrap();
     open(&machine, both).unwrap();
+    // A passphrase that is meant for another repository.
+    both.set_passphrase(passphrase("of another"));
+    open(&machine, both).unwrap();
 }
 
 /// A plain repository in the place of an encrypted one must not get what is meant for that.
@@ -138,6 +141,8 @@ fn rotated_key_is_for_what_comes_after() {
     let mut by_alice = keeper(&machine, &by_key(ALICE[0]));
     by_alice.add_recipient(&recipient(&bob[1])).unwrap();
     let kept = open(&machine, &by_key(&bob[0])).unwrap();
+    let following = kept.store().lock_line("line").unwrap();
+    following.confirm().unwrap();
     by_alice.remove(&bob[1]).unwrap();
     by_alice.rotate().unwrap();
     assert_eq!(
@@ -145,13 +150,17 @@ fn rotated_key_is_for_what_comes_after() {
         1
     );
     let stale = &specimen.repository;
+    let is_told = |error: RepositoryError| {
+        let is_it = matches!(error, RepositoryError::KeysChanged { .. });
+        assert!(is_it, "{error}");
+    };
     for held in [stale, &kept] {
-        let error = held.store().lock().unwrap_err();
-        assert!(
-            matches!(error, RepositoryError::KeysChanged { .. }),
-            "{error}"
-        );
+        is_told(held.store().lock().unwrap_err());
+        is_told(held.store().lock_marks().unwrap().confirm().unwrap_err());
     }
+    is_told(following.confirm().unwrap_err());
+    drop(following);
+    is_told(stale.store().lock_line("line").unwrap_err());
     specimen.repository = open(&machine, &by_key(ALICE[0])).unwrap();
     let content = files(&[("secret", units("after", 9))]);
     let fourth = specimen.back_up(9, &content, Compression::Lz4);
@@ -164,8 +173,7 @@ fn rotated_key_is_for_what_comes_after() {
         read_back(&kept, &ids[0]).unwrap(),
         specimen.backups[&ids[0]]
     );
-    let error = read_back(&kept, &fourth).unwrap_err();
-    assert!(matches!(error, RepositoryError::Damaged { .. }), "{error}");
+    is_told(read_back(&kept, &fourth).unwrap_err());
 }
 
 /// Keys of one repository in the place of another's.
@@ -197,7 +205,7 @@ fn making_that_was_interrupted_is_done_again() {
             let again = Repository::create(&after.host, root(), &new());
             let why = format!("change {change} seed {seed}");
             match again {
-                Ok(()) => assert!(made.is_err(), "{why}"),
+                Ok(_) => assert!(made.is_err(), "{why}"),
                 Err(RepositoryError::Exists { .. }) => {}
                 Err(error) => panic!("{why}: {error}"),
             }

@@ -4,6 +4,7 @@
 
 mod file_swap;
 mod hostile;
+mod point;
 mod resume;
 mod rig;
 mod rules;

@@ -222,6 +222,7 @@ impl Rig {
             examine: &Nobody,
             control: &Control::default(),
             watch,
+            way: None,
         };
         patiently(|| job.run(id, target))
     }

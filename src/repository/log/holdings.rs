@@ -1,0 +1,143 @@
+//! What the repository has of one line, as its archiver goes on from it.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::id::Epoch;
+use crate::lsn::Lsn;
+use crate::repository::catalog::Repository;
+use crate::repository::error::{RepositoryError, Result};
+use crate::repository::log::name::{FOLDER, Generation, LineId, LogName};
+use crate::repository::log::piece::{PIECE_BYTES, PieceFacts, read_facts, read_piece};
+
+/// So many small pieces of one segment become one.
+const SMALL_COUNT_MAX: usize = 16;
+
+/// See the head of the file.
+#[derive(Debug, Default)]
+pub(super) struct Holdings {
+    /// Each piece, and where its segment starts.
+    pieces: BTreeMap<LogName, Lsn>,
+    generations: BTreeMap<u64, Generation>,
+    newest: Option<Generation>,
+    /// The end of what there is of the newest generation.
+    pub(super) position: Lsn,
+}
+
+impl Holdings {
+    /// Reads the heads of all pieces of `line`; one that cannot be read is none.
+    ///
+    /// Errors: `Io` of the listing.
+    pub(super) fn read(repository: &Repository, line: LineId) -> Result<Self> {
+        let mut found = Self::default();
+        for name in repository.store().list(FOLDER)? {
+            let Some(name) = LogName::parse(&name).filter(|name| name.line == line) else {
+                continue;
+            };
+            if name.is_gap {
+                found.reach(name.generation, name.end);
+                continue;
+            }
+            match read_facts(repository, &name) {
+                Ok(facts) => found.add(&facts),
+                Err(RepositoryError::Missing { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(object = name.object(), %error, "a piece of the log is lost");
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn add(&mut self, facts: &PieceFacts) {
+        self.pieces.insert(facts.name(), facts.segment_start);
+        self.generations.insert(facts.epoch.0, facts.generation);
+        self.reach(facts.generation, facts.end);
+    }
+
+    /// There is something of `generation` up to `end`.
+    pub(super) fn reach(&mut self, generation: Generation, end: Lsn) {
+        if self.newest.is_none_or(|newest| newest < generation) {
+            self.newest = Some(generation);
+            self.position = end;
+        } else if self.newest == Some(generation) {
+            self.position = self.position.max(end);
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: &LogName) {
+        self.pieces.remove(name);
+    }
+
+    /// The newest one.
+    pub(super) fn newest(&self) -> Option<Generation> {
+        self.newest
+    }
+
+    /// Whether nothing tells which epoch `generation` has: a gap was noted, and nothing after it yet.
+    pub(super) fn is_unnamed(&self, generation: Generation) -> bool {
+        self.generations.values().all(|known| *known != generation)
+    }
+
+    pub(super) fn generation_of(&self, epoch: Epoch) -> Option<Generation> {
+        self.generations.get(&epoch.0).copied()
+    }
+
+    /// The small pieces at the end of what there is of a segment, each beginning where the one before
+    /// ends, if they should become one: all of them when nothing more comes, otherwise when they are many.
+    pub(super) fn small_run(
+        &self,
+        generation: Generation,
+        segment_start: Lsn,
+        is_complete: bool,
+    ) -> Vec<LogName> {
+        let of_segment = |(name, start): &(&LogName, &Lsn)| {
+            name.generation == generation && **start == segment_start
+        };
+        let mut run: Vec<LogName> = Vec::new();
+        for (name, _) in self.pieces.iter().rev().filter(of_segment) {
+            let is_small = name.end.0 - name.first.0 < PIECE_BYTES / 2;
+            let is_next = run.last().is_none_or(|last| last.first == name.end);
+            if !is_small || !is_next {
+                break;
+            }
+            run.push(*name);
+        }
+        run.reverse();
+        match is_complete {
+            true if run.len() > 1 => run,
+            false if run.len() >= SMALL_COUNT_MAX => run,
+            _ => Vec::new(),
+        }
+    }
+
+    /// Pieces that others have all records of: an interruption came before they were removed (LA7). None of
+    /// which the others cannot be read.
+    pub(super) fn redundant(&self, repository: &Repository) -> Vec<LogName> {
+        let mut names: Vec<&LogName> = self.pieces.keys().collect();
+        names.sort_by_key(|name| (name.generation, name.first, Reverse(name.end)));
+        let (mut kept, mut redundant): (Vec<&LogName>, Vec<LogName>) = (Vec::new(), Vec::new());
+        for name in names {
+            let before = kept
+                .last()
+                .filter(|last| last.generation == name.generation);
+            if before.is_none_or(|last| last.end < name.end) {
+                kept.push(name);
+                continue;
+            }
+            let covers = |one: &&&LogName| {
+                one.generation == name.generation && one.first < name.end && name.first < one.end
+            };
+            let is_readable = |one: &LogName| {
+                let facts = read_facts(repository, one);
+                facts
+                    .and_then(|facts| read_piece(repository, &facts))
+                    .is_ok()
+            };
+            if kept.iter().filter(covers).all(|one| is_readable(one)) {
+                redundant.push(*name);
+            }
+        }
+        redundant
+    }
+}

@@ -1,0 +1,129 @@
+//! Which pieces no backup can go on with any more, and which lines lost something.
+
+use std::collections::BTreeMap;
+
+use crate::id::HistoryId;
+use crate::lsn::Lsn;
+use crate::repository::catalog::Repository;
+use crate::repository::error::Result;
+use crate::repository::hex;
+use crate::repository::log::name::{FOLDER, LineId, LogName};
+use crate::repository::log::piece::read_facts;
+use crate::repository::manifest::{BackupFacts, DatabaseFacts};
+
+/// What a prune may remove of logs.
+#[derive(Debug, Default)]
+pub(in crate::repository) struct LogPrune {
+    /// The oldest commit of each line that some backup shows.
+    oldest: BTreeMap<LineId, Lsn>,
+}
+
+impl LogPrune {
+    /// A backup that stays.
+    pub(in crate::repository) fn keep_for(&mut self, facts: &BackupFacts) {
+        for (line, lsn) in facts.databases.iter().filter_map(commit_of) {
+            let oldest = self.oldest.entry(line).or_insert(lsn);
+            *oldest = lsn.min(*oldest);
+        }
+    }
+
+    /// The objects that no backup that stays can go on with (LA7), and their bytes: those before its oldest
+    /// backup, of a line that has one; but all of a line stays as long as a backup of a history that it
+    /// forked from does, and of a line without a backup.
+    ///
+    /// Errors: `Io` of the listing.
+    pub(in crate::repository) fn needless(
+        &self,
+        repository: &Repository,
+    ) -> Result<Vec<(String, u64)>> {
+        let names = repository.store().list(FOLDER)?;
+        let names: Vec<LogName> = names
+            .iter()
+            .filter_map(|name| LogName::parse(name))
+            .collect();
+        let parents = parents(repository, &names);
+        let is_needless = |name: &&LogName| {
+            let is_before = |oldest: &Lsn| name.end <= *oldest;
+            self.oldest.get(&name.line).is_some_and(is_before)
+                && !self.has_older_line(name.line, &parents)
+        };
+        let needless = names.iter().filter(is_needless);
+        Ok(needless
+            .map(|name| {
+                let object = name.object();
+                let bytes = repository.store().size(&object).unwrap_or_default();
+                (object, bytes)
+            })
+            .collect())
+    }
+
+    /// Whether there is a backup of a history that `line` forked from.
+    fn has_older_line(&self, line: LineId, parents: &BTreeMap<LineId, HistoryId>) -> bool {
+        let mut at = line;
+        // No longer than there are lines: what a piece says may go round in circles.
+        for _ in 0..=parents.len() {
+            let Some(history) = parents.get(&at) else {
+                return false;
+            };
+            at = LineId {
+                history: *history,
+                ..at
+            };
+            if self.oldest.contains_key(&at) {
+                return true;
+            }
+        }
+        true
+    }
+}
+
+/// How many pieces there are.
+///
+/// Errors: `Io` of the listing.
+pub(in crate::repository) fn count_pieces(repository: &Repository) -> Result<u64> {
+    let names = repository.store().list(FOLDER)?;
+    let names = names.iter().filter_map(|name| LogName::parse(name));
+    Ok(names.filter(|name| !name.is_gap).count() as u64)
+}
+
+fn parents(repository: &Repository, names: &[LogName]) -> BTreeMap<LineId, HistoryId> {
+    let mut parents = BTreeMap::new();
+    for name in names.iter().filter(|name| !name.is_gap) {
+        // All pieces of a line say the same; one that cannot be read says nothing.
+        if !parents.contains_key(&name.line)
+            && let Ok(facts) = read_facts(repository, name)
+        {
+            parents.insert(name.line, facts.fork.map(|fork| fork.history));
+        }
+    }
+    let known = parents.into_iter();
+    known
+        .filter_map(|(line, parent)| Some((line, parent?)))
+        .collect()
+}
+
+/// The line and the commit that a native database of a backup shows.
+fn commit_of(facts: &DatabaseFacts) -> Option<(LineId, Lsn)> {
+    let line = LineId {
+        database: crate::id::DatabaseId(hex::decode(facts.database.as_ref()?)?),
+        history: HistoryId(hex::decode(facts.history.as_ref()?)?),
+    };
+    Some((line, Lsn(facts.lsn?)))
+}
+
+/// Whether something of the log of a database in `backup` is missing after the commit that it shows (LA5).
+///
+/// Errors: `Io` of the listing.
+pub(in crate::repository) fn has_gap_after(
+    repository: &Repository,
+    backup: &BackupFacts,
+) -> Result<bool> {
+    let shown: Vec<(LineId, Lsn)> = backup.databases.iter().filter_map(commit_of).collect();
+    let names = repository.store().list(FOLDER)?;
+    let gaps = names.iter().filter_map(|name| LogName::parse(name));
+    let mut gaps = gaps.filter(|name| name.is_gap);
+    Ok(gaps.any(|gap| {
+        let is_after = |(line, lsn): &(LineId, Lsn)| *line == gap.line && *lsn < gap.end;
+        shown.iter().any(is_after)
+    }))
+}
