@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::cli::audit::Note;
 use crate::cli::bounds::BoundArgs;
 use crate::cli::exit::{Failure, Outcome};
 use crate::cli::interrupt::Interrupt;
@@ -63,10 +64,10 @@ Examples:
   STILLFS_REPO=/backup/app stillfs backup /var/lib/app --limit-rate 20M --compress zstd:6 --json")]
 pub(crate) struct BackupArgs {
     /// A stillfs database (its directory), an SQLite file, or a directory with databases in it
-    source: PathBuf,
+    pub(crate) source: PathBuf,
     /// The repository: a directory, which is made if it is not there
     #[arg(long, value_name = "REPO", env = "STILLFS_REPO")]
-    repo: PathBuf,
+    pub(crate) repo: PathBuf,
     /// auto, full, incremental or differential
     #[arg(long = "type", value_name = "TYPE", default_value = "auto", value_parser = wanted)]
     wanted: Wanted,
@@ -101,12 +102,12 @@ pub(crate) struct BackupArgs {
     #[command(flatten)]
     bounds: BoundArgs,
     #[command(flatten)]
-    key: KeyArgs,
+    pub(crate) key: KeyArgs,
     #[command(flatten)]
     asked: SourceArgs,
 }
 
-pub(crate) fn run(args: &BackupArgs) -> Outcome {
+pub(crate) fn run(args: &BackupArgs, note: &mut Note) -> Outcome {
     let host = Host::system();
     let source = absolute(&args.source)?;
     let place = nesting::real(&args.repo);
@@ -134,6 +135,7 @@ pub(crate) fn run(args: &BackupArgs) -> Outcome {
     runner.start(subject, options)?;
     let wait = || runner.wait().unwrap_or(Err(RepositoryError::WorkerLost));
     let report = job::run("backup", Audience::of(args.json), &interrupt, &runner, wait)?;
+    note.backups.push(report.facts.id.to_string());
     Ok(summary::tell(&report, &place, args.json))
 }
 

@@ -1,5 +1,7 @@
 //! `stillfs backups`: what a repository holds. Changes nothing and takes no lock.
 
+mod logs;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -7,12 +9,14 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::amount::Many;
+use crate::cli::backups::logs::LogRow;
 use crate::cli::exit::{Exit, Outcome};
 use crate::cli::listing;
 use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
 use crate::os::{Host, machine};
+use crate::repository::log::LogCatalog;
 use crate::repository::{BackupFacts, BackupId, Repository, RepositoryError, Verified};
 
 /// Which columns of the table hold numbers.
@@ -23,7 +27,8 @@ const NUMBERS: [bool; 9] = [false, false, true, false, true, true, false, false,
 #[command(after_help = "\
 Oldest first. WHEN is the moment that a backup shows, UTC; SIZE what it holds, and STORED what the
 repository had to take in for it. Exits 10 if there is no repository, 12 if a backup cannot be read,
-which is named.
+which is named. Archived logs
+come last: a restore can go on from a backup to any commit that they cover.
 
 Examples:
   stillfs backups /backup/app
@@ -51,6 +56,8 @@ struct Listed {
     /// Oldest first.
     backups: Vec<Row>,
     damaged: Vec<DamagedRow>,
+    /// Archived logs.
+    logs: Vec<LogRow>,
 }
 
 /// One backup: its facts, and what was found out later.
@@ -74,7 +81,8 @@ pub(crate) fn run(args: &BackupsArgs) -> Outcome {
     let host = Host::system();
     let place = nesting::real(&args.repo);
     let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
-    let listed = Listed::read(&repository)?;
+    let catalog = LogCatalog::read(&repository)?;
+    let listed = Listed::read(&repository, &catalog)?;
     match args.json {
         true => output::json(&listed),
         false => {
@@ -85,15 +93,20 @@ pub(crate) fn run(args: &BackupsArgs) -> Outcome {
     for row in &listed.damaged {
         output::problem(&format!("backup {}: {}", row.id, row.problem));
     }
-    Ok(match listed.damaged.is_empty() {
-        true => Exit::Done,
-        false => Exit::Corrupt,
-    })
+    for (object, problem) in catalog.damaged() {
+        output::problem(&format!("{object}: {problem}"));
+    }
+    Ok(
+        match listed.damaged.is_empty() && catalog.damaged().is_empty() {
+            true => Exit::Done,
+            false => Exit::Corrupt,
+        },
+    )
 }
 
 impl Listed {
     /// Errors: `Io`.
-    fn read(repository: &Repository) -> Result<Self, RepositoryError> {
+    fn read(repository: &Repository, catalog: &LogCatalog) -> Result<Self, RepositoryError> {
         let (pack_count, pack_bytes) = packs(repository)?;
         let (mut backups, mut damaged) = (Vec::new(), Vec::new());
         let mut unread_count = 0;
@@ -130,6 +143,7 @@ impl Listed {
             bytes: bytes.fold(0, u64::saturating_add),
             backups,
             damaged,
+            logs: logs::rows(catalog),
         })
     }
 
@@ -154,6 +168,7 @@ impl Listed {
             output::bytes(self.pack_bytes),
             Many(self.pack_count, "pack"),
         ));
+        lines.extend(self.logs.iter().flat_map(LogRow::lines));
         lines
     }
 }

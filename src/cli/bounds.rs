@@ -36,6 +36,9 @@ pub(crate) enum FullPolicy {
     Spill,
 }
 
+const LAG_MIN: Duration = Duration::from_secs(1);
+const LAG_MAX: Duration = Duration::from_secs(60 * 60);
+
 /// Options that bound a pin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Args)]
 pub(crate) struct BoundArgs {
@@ -128,6 +131,18 @@ fn on_full(text: &str) -> Result<FullPolicy, String> {
         .ok_or_else(|| "write break, hold or spill".to_owned())
 }
 
+/// How far an archive may be behind.
+///
+/// Errors: what to write instead.
+pub(crate) fn max_lag(text: &str) -> Result<Duration, String> {
+    let seconds = in_units(text, &AGE_UNITS)
+        .ok_or("write a whole number with a unit: 10s or 1m".to_owned())?;
+    seconds
+        .map(Duration::from_secs)
+        .filter(|lag| (LAG_MIN..=LAG_MAX).contains(lag))
+        .ok_or_else(|| "a lag is from 1s to 1h".to_owned())
+}
+
 /// Errors: what to write instead.
 fn max_age(text: &str) -> Result<Duration, String> {
     let seconds = in_units(text, &AGE_UNITS)
@@ -155,6 +170,16 @@ pub(crate) fn keep_within(text: &str) -> Result<Duration, String> {
         .filter(|seconds| *seconds > 0)
         .map(Duration::from_secs)
         .ok_or_else(|| "write a whole number with a unit: 36h, 30d, 8w or 2y".to_owned())
+}
+
+/// A time between two things that are done again and again. Errors: what to write instead.
+pub(crate) fn period(text: &str) -> Result<Duration, String> {
+    let seconds = in_units(text, &AGE_UNITS).or_else(|| in_units(text, &KEEP_UNITS));
+    let seconds = seconds.flatten();
+    seconds
+        .filter(|seconds| *seconds > 0)
+        .map(Duration::from_secs)
+        .ok_or_else(|| "write a whole number with a unit: 90s, 30m, 36h, 7d, 5w".to_owned())
 }
 
 /// A whole number with one of `units`, in the smallest: `None` if it is none, `Some(None)` if it is too

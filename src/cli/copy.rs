@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::amount::Many;
+use crate::cli::audit::Note;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::job::{self, Audience};
@@ -21,16 +22,17 @@ use crate::repository::{BackupId, Control, CopyReport, Repository, copy};
 REPO2 is made if it is not there; one that is encrypted, by stillfs init before. Backups keep their
 names; content that REPO2 has already is not copied again. Every byte is checked as it is read, so
 damage does not spread: a backup that cannot be read is not copied, is named, and the exit code is
-12; the others are copied.
+12; the others are copied. Pieces of logs (stillfs archive) are not copied: the second repository
+restores to the moments of its backups; an archive into it makes it cover every commit.
 
 Examples:
   stillfs copy /backup/app /mnt/usb/app            all that are not there yet
   stillfs copy /backup/app /mnt/usb/app latest")]
 pub(crate) struct CopyArgs {
     /// The repository to copy from
-    repo: PathBuf,
+    pub(crate) repo: PathBuf,
     /// The repository to copy to
-    repo2: PathBuf,
+    pub(crate) repo2: PathBuf,
     /// Which backups: names, their beginnings, or latest [default: all]
     #[arg(value_name = "BACKUP")]
     backups: Vec<String>,
@@ -38,7 +40,7 @@ pub(crate) struct CopyArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    key: KeyArgs,
+    pub(crate) key: KeyArgs,
     #[command(flatten)]
     from_key: FromKeyArgs,
 }
@@ -52,6 +54,8 @@ struct Summary<'a> {
     present: &'a [BackupId],
     bytes_read: u64,
     bytes_stored: u64,
+    /// Pieces of logs that REPO has.
+    log_pieces_left: u64,
     /// Backups that cannot be read, and why.
     failed: Vec<FailedRow<'a>>,
 }
@@ -62,7 +66,7 @@ struct FailedRow<'a> {
     problem: &'a str,
 }
 
-pub(crate) fn run(args: &CopyArgs) -> Outcome {
+pub(crate) fn run(args: &CopyArgs, note: &mut Note) -> Outcome {
     let host = Host::system();
     let (from, to) = (nesting::real(&args.repo), nesting::real(&args.repo2));
     if nesting::place_in(&to, &from).is_some() || nesting::place_in(&from, &to).is_some() {
@@ -84,6 +88,7 @@ pub(crate) fn run(args: &CopyArgs) -> Outcome {
     let (interrupt, control) = (Interrupt::listen()?, Control::default());
     let work = || copy(&from, &to, &ids, &control);
     let report = job::run("copy", Audience::of(args.json), &interrupt, &control, work)?;
+    note.backups = report.copied.iter().map(ToString::to_string).collect();
     let exit = match report.failed.is_empty() {
         true => Exit::Done,
         false => Exit::Corrupt,
@@ -108,6 +113,7 @@ impl<'a> Summary<'a> {
             present: &report.present,
             bytes_read: report.bytes_read,
             bytes_stored: report.bytes_stored,
+            log_pieces_left: report.log_pieces,
             failed: failed
                 .map(|(id, problem)| FailedRow { id, problem })
                 .collect(),
@@ -126,4 +132,10 @@ fn tell(report: &CopyReport) {
         output::bytes(report.bytes_read),
         output::bytes(report.bytes_stored)
     ));
+    if report.log_pieces > 0 {
+        output::line(&format!(
+            "not copied: the archived log, {}",
+            Many(report.log_pieces, "piece")
+        ));
+    }
 }

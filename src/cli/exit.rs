@@ -17,10 +17,6 @@ use crate::view::tree::ReadError;
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-#[expect(
-    dead_code,
-    reason = "the table is one for every command, and some are of later ones"
-)]
 pub(crate) enum Exit {
     /// Done.
     Done = 0,
@@ -199,6 +195,8 @@ fn exit_of_repository(error: &RepositoryError) -> Exit {
         RepositoryError::KeyNeeded { .. } | RepositoryError::WrongKey { .. } => Exit::WrongKey,
         RepositoryError::Locked { .. }
         | RepositoryError::KeysChanged { .. }
+        | RepositoryError::LineLocked { .. }
+        | RepositoryError::OtherCopy { .. }
         | RepositoryError::Held { .. }
         | RepositoryError::TargetInUse { .. } => Exit::InUse,
         RepositoryError::Missing { .. }
@@ -213,15 +211,19 @@ fn exit_of_repository(error: &RepositoryError) -> Exit {
         | RepositoryError::NotEncrypted { .. }
         | RepositoryError::NoHolder { .. }
         | RepositoryError::LastHolder { .. }
+        | RepositoryError::NoMoments { .. }
         | RepositoryError::SameRepository { .. } => Exit::Usage,
         RepositoryError::HoldUnknown { source, .. } => exit_of_repository(source),
         RepositoryError::View { source, .. } => exit_of_read(source),
+        RepositoryError::Log { source, .. } => exit_of_engine(source),
         RepositoryError::Cancelled => Exit::Interrupted,
         RepositoryError::Version { .. }
         | RepositoryError::Exists { .. }
+        | RepositoryError::Unsteady { .. }
         | RepositoryError::NoBackup { .. }
         | RepositoryError::NoBase { .. }
         | RepositoryError::NoSpace { .. }
+        | RepositoryError::NotCovered { .. }
         | RepositoryError::TargetExists { .. }
         | RepositoryError::Live { .. }
         | RepositoryError::WorkerLost

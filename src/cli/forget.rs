@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::amount::Many;
+use crate::cli::audit::Note;
 use crate::cli::bounds::keep_within;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::interrupt::Interrupt;
@@ -36,7 +37,7 @@ Examples:
   stillfs forget /backup/app --prune")]
 pub(crate) struct ForgetArgs {
     /// The repository
-    repo: PathBuf,
+    pub(crate) repo: PathBuf,
     /// Forget these, by name, and no others
     #[arg(value_name = "BACKUP", conflicts_with = "Rules")]
     backups: Vec<String>,
@@ -52,7 +53,7 @@ pub(crate) struct ForgetArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    key: KeyArgs,
+    pub(crate) key: KeyArgs,
 }
 
 /// Which backups stay.
@@ -95,7 +96,8 @@ struct KeptRow {
     reasons: Vec<Reason>,
 }
 
-pub(crate) fn run(args: &ForgetArgs) -> Outcome {
+pub(crate) fn run(args: &ForgetArgs, note: &mut Note) -> Outcome {
+    note.is_idle = args.dry_run;
     let keep = args.rules.keep();
     args.refuse_nothing_asked(&keep)?;
     let host = Host::system();
@@ -113,6 +115,11 @@ pub(crate) fn run(args: &ForgetArgs) -> Outcome {
             forget_named(&repository, &ids.collect::<Result<Vec<_>, _>>()?, run)?
         }
     };
+    note.backups = forgotten
+        .forgotten
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     let mut report = Report::of(forgotten, args.dry_run);
     if !args.json {
         report.lines().iter().for_each(|line| output::line(line));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::audit::Note;
 use crate::cli::exit::{Exit, Outcome};
 use crate::cli::nesting;
 use crate::cli::output;
@@ -22,20 +23,21 @@ Examples:
   stillfs hold /backup/app latest --release")]
 pub(crate) struct HoldArgs {
     /// The repository
-    repo: PathBuf,
+    pub(crate) repo: PathBuf,
     /// The backup: its name, the beginning of it, or latest
     backup: String,
     /// Let it go again
     #[arg(long)]
-    release: bool,
+    pub(crate) release: bool,
     #[command(flatten)]
-    key: KeyArgs,
+    pub(crate) key: KeyArgs,
 }
 
-pub(crate) fn run(args: &HoldArgs) -> Outcome {
+pub(crate) fn run(args: &HoldArgs, note: &mut Note) -> Outcome {
     let place = nesting::real(&args.repo);
     let repository = Repository::open_with(&Host::system(), &place, &args.key.unlock()?)?;
     let id = repository.find(&args.backup)?;
+    note.backups.push(id.to_string());
     let mut hold = |mark: &mut Mark| mark.is_held = !args.release;
     if let Err(error) = repository.set_mark(&id, &mut hold) {
         // What a mark that cannot be read said is lost; whether it is held is said here.

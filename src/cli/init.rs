@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::amount::Many;
+use crate::cli::audit::{self, Note};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key;
 use crate::os::Host;
 use crate::repository::Repository;
-use crate::repository::crypt::{NewKeys, Recipient};
+use crate::repository::crypt::NewKeys;
 
 /// Arguments of `stillfs init`.
 #[derive(Debug, Args)]
@@ -37,7 +38,8 @@ pub(crate) struct InitArgs {
     repo: PathBuf,
     /// Encrypt it for this age recipient; may be given more than once
     #[arg(long, value_name = "RECIPIENT")]
-    to: Vec<Recipient>,
+    // Parsed later: what is wrong with it must not be told with it.
+    to: Vec<String>,
     /// Encrypt it for who knows the passphrase in this file (mode 0600)
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
@@ -49,8 +51,9 @@ pub(crate) struct InitArgs {
 pub(crate) fn run(args: &InitArgs) -> Outcome {
     let passphrase = args.passphrase_file.as_deref();
     let passphrase = passphrase.map(repository_key::passphrase).transpose()?;
+    let recipients = args.to.iter().map(|text| repository_key::recipient(text));
     let keys = NewKeys {
-        recipients: args.to.clone(),
+        recipients: recipients.collect::<Result<_, _>>()?,
         passphrase,
     };
     if keys.is_empty() && !args.plain {
@@ -59,7 +62,11 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
         )));
     }
     let place = nesting::real(&args.repo);
-    Repository::create(&Host::system(), &place, &keys)?;
+    let host = Host::system();
+    let begun_ns = host.clock.wall_ns();
+    let repository = Repository::create(&host, &place, &keys)?;
+    let done = Ok(Exit::Done);
+    audit::add(&repository, "init", Note::default(), (begun_ns, &done));
     let holders = args.to.len() + usize::from(keys.passphrase.is_some());
     output::line(&match args.plain {
         true => format!("made {}, not encrypted", output::path(&place)),
@@ -69,5 +76,5 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
             Many(holders as u64, "holder")
         ),
     });
-    Ok(Exit::Done)
+    done
 }

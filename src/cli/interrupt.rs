@@ -32,6 +32,14 @@ impl Interrupt {
         Ok(Self { asked })
     }
 
+    /// One that was asked already.
+    #[cfg(test)]
+    pub(crate) fn asked() -> Self {
+        Self {
+            asked: Arc::new(AtomicBool::new(true)),
+        }
+    }
+
     pub(crate) fn is_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
     }

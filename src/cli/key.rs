@@ -1,16 +1,17 @@
 //! `stillfs key`: who can open an encrypted repository.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::cli::exit::{Exit, Outcome};
+use crate::cli::audit::{self, Note};
+use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::{self, KeyArgs};
 use crate::os::Host;
-use crate::repository::crypt::{KeyKeeper, Recipient};
+use crate::repository::crypt::KeyKeeper;
 
 /// Arguments of `stillfs key`.
 #[derive(Debug, Args)]
@@ -67,7 +68,8 @@ struct AddArgs {
         required_unless_present = "new_passphrase_file",
         conflicts_with = "new_passphrase_file"
     )]
-    to: Option<Recipient>,
+    // Parsed later: what is wrong with it must not be told with it.
+    to: Option<String>,
     /// A file with a passphrase (mode 0600)
     #[arg(long, value_name = "FILE")]
     new_passphrase_file: Option<PathBuf>,
@@ -115,19 +117,42 @@ struct KeyRow {
 }
 
 pub(crate) fn run(args: &KeyCommandArgs) -> Outcome {
-    let open = |repo: &PathBuf, key: &KeyArgs| -> Result<_, crate::cli::exit::Failure> {
-        let unlock = key.unlock()?;
-        Ok(KeyKeeper::open(
-            &Host::system(),
-            &nesting::real(repo),
-            &unlock,
-        )?)
+    let (command, repo, key) = match &args.command {
+        KeyCommand::List(args) => {
+            list(&open(&args.repo, &args.key)?, args.json);
+            return Ok(Exit::Done);
+        }
+        KeyCommand::Add(args) => ("key add", &args.repo, &args.key),
+        KeyCommand::Remove(args) => ("key remove", &args.repo, &args.key),
+        KeyCommand::Rotate(args) => ("key rotate", &args.repo, &args.key),
     };
-    match &args.command {
-        KeyCommand::List(args) => list(&open(&args.repo, &args.key)?, args.json),
+    // Whoever takes his own key away cannot open it any more.
+    let before = match &args.command {
+        KeyCommand::Remove(_) => audit::open(repo, key),
+        _ => None,
+    };
+    let work = |_: &mut Note| change(&args.command);
+    audit::run_on(before, command, (repo, key), Note::default(), work)
+}
+
+/// Errors: a key that does not open the repository, and those of reading it.
+fn open(repo: &Path, key: &KeyArgs) -> Result<KeyKeeper, Failure> {
+    let unlock = key.unlock()?;
+    Ok(KeyKeeper::open(
+        &Host::system(),
+        &nesting::real(repo),
+        &unlock,
+    )?)
+}
+
+fn change(command: &KeyCommand) -> Outcome {
+    match command {
+        KeyCommand::List(_) => {}
         KeyCommand::Add(args) => {
+            let recipient = args.to.as_deref().map(repository_key::recipient);
+            let recipient = recipient.transpose()?;
             let mut keeper = open(&args.repo, &args.key)?;
-            if let Some(recipient) = &args.to {
+            if let Some(recipient) = &recipient {
                 keeper.add_recipient(recipient)?;
                 output::line("added the recipient");
             } else if let Some(path) = &args.new_passphrase_file {
@@ -136,6 +161,7 @@ pub(crate) fn run(args: &KeyCommandArgs) -> Outcome {
             }
         }
         KeyCommand::Remove(args) => {
+            repository_key::refuse_secret(&args.name)?;
             open(&args.repo, &args.key)?.remove(&args.name)?;
             output::line(&format!(
                 "removed {}; `stillfs key rotate` keeps new backups from who has kept the master key",

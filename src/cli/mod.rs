@@ -11,11 +11,14 @@
 //! ```
 
 mod age;
+mod archive;
+mod audit;
 mod background;
 mod backup;
 mod backups;
 mod bounds;
 mod check;
+mod config;
 mod copy;
 mod daemon;
 mod doctor;
@@ -33,6 +36,7 @@ mod lease_watch;
 mod listing;
 mod load;
 mod members;
+mod metrics;
 mod mount;
 mod nesting;
 mod omitted;
@@ -42,6 +46,7 @@ mod repository_key;
 mod request;
 mod restore;
 mod run;
+mod scheduled;
 mod serve;
 mod size;
 mod sqlite;
@@ -50,11 +55,13 @@ mod status;
 mod umount;
 mod verify;
 mod view_status;
+mod watch;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use audit::Note;
 use exit::{Exit, Outcome};
 #[cfg(feature = "fuzzing")]
 pub use load::load_text;
@@ -125,6 +132,8 @@ enum Command {
     Init(init::InitArgs),
     /// Pin running databases, and take what they hold into a repository.
     Backup(backup::BackupArgs),
+    /// Keep the log of a database in a repository, for restores to any moment.
+    Archive(archive::ArchiveArgs),
     /// List what a repository holds.
     Backups(backups::BackupsArgs),
     /// Check that backups are what they say.
@@ -139,6 +148,10 @@ enum Command {
     Copy(copy::CopyArgs),
     /// Show and change who can open an encrypted repository.
     Key(key::KeyCommandArgs),
+    /// Run entries of a configuration: backup, forget, verify when it is due.
+    Scheduled(scheduled::ScheduledArgs),
+    /// Print, write or serve metrics for Prometheus.
+    Metrics(metrics::MetricsArgs),
     /// What `mount` and `run` leave in the background.
     #[command(hide = true)]
     Daemon(daemon::DaemonArgs),
@@ -180,19 +193,76 @@ pub fn main() -> ExitCode {
         Command::Dump(args) => status::refuse_ended(&args.path, dump::run(args)),
         Command::Load(args) => load::run(args),
         Command::Init(args) => init::run(args),
-        Command::Backup(args) => job::tell_failure(args.json, backup::run(args)),
-        Command::Backups(args) => job::tell_failure(args.json, backups::run(args)),
-        Command::Verify(args) => job::tell_failure(args.json, verify::run(args)),
+        Command::Backup(_)
+        | Command::Verify(_)
+        | Command::Forget(_)
+        | Command::Hold(_)
+        | Command::Copy(_)
+        | Command::Archive(_) => run_audited(&cli.command),
         Command::Restore(args) => job::tell_failure(args.json, restore::run(args)),
-        Command::Forget(args) => job::tell_failure(args.json, forget::run(args)),
-        Command::Hold(args) => hold::run(args),
-        Command::Copy(args) => job::tell_failure(args.json, copy::run(args)),
+        Command::Scheduled(args) => scheduled::run(args),
+        Command::Metrics(args) => metrics::run(args),
+        Command::Backups(args) => job::tell_failure(args.json, backups::run(args)),
         Command::Key(args) => key::run(args),
         Command::Daemon(args) => return daemon::run(args),
         Command::Probe(args) => probe::run(args),
         Command::Sqlite(args) => sqlite::run(args),
     };
     finish(outcome)
+}
+
+/// A command that the audit log of its repository tells of.
+fn run_audited(command: &Command) -> Outcome {
+    let nothing = Note::default;
+    let (is_json, outcome) = match command {
+        Command::Backup(args) => {
+            let work = |note: &mut Note| backup::run(args, note);
+            let outcome = audit::run(
+                "backup",
+                (&args.repo, &args.key),
+                Note::of(&args.source),
+                work,
+            );
+            (args.json, outcome)
+        }
+        Command::Verify(args) => {
+            let work = |note: &mut Note| verify::run(args, note);
+            (
+                args.json,
+                audit::run("verify", (&args.repo, &args.key), nothing(), work),
+            )
+        }
+        Command::Forget(args) => {
+            let work = |note: &mut Note| forget::run(args, note);
+            (
+                args.json,
+                audit::run("forget", (&args.repo, &args.key), nothing(), work),
+            )
+        }
+        Command::Hold(args) => {
+            let work = |note: &mut Note| hold::run(args, note);
+            let word = if args.release { "release" } else { "hold" };
+            (
+                false,
+                audit::run(word, (&args.repo, &args.key), nothing(), work),
+            )
+        }
+        Command::Copy(args) => {
+            let work = |note: &mut Note| copy::run(args, note);
+            let outcome = audit::run("copy", (&args.repo2, &args.key), Note::of(&args.repo), work);
+            (args.json, outcome)
+        }
+        Command::Archive(args) => {
+            let work = |note: &mut Note| archive::run(args, note);
+            let note = Note::of(&args.dir);
+            (
+                args.json,
+                audit::run("archive", (&args.repo, &args.key), note, work),
+            )
+        }
+        _ => unreachable!("the others are run without a log"),
+    };
+    job::tell_failure(is_json, outcome)
 }
 
 fn finish(outcome: Outcome) -> ExitCode {

@@ -70,6 +70,28 @@ pub(crate) fn start_log(level: &str) -> Result<(), String> {
     started.map_err(|error| format!("cannot start the log: {error}"))
 }
 
+/// What a word is painted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Colour {
+    Bold,
+    Green,
+    Red,
+}
+
+/// The text in a colour, where a terminal shows it and nobody said `NO_COLOR`.
+pub(crate) fn painted(text: &str, colour: Colour) -> String {
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if is_plain || !io::stdout().is_terminal() {
+        return text.to_owned();
+    }
+    let code = match colour {
+        Colour::Bold => "1",
+        Colour::Green => "32",
+        Colour::Red => "1;31",
+    };
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
+}
+
 /// A duration for people: its two largest units.
 pub(crate) fn duration(time: std::time::Duration) -> String {
     let seconds = time.as_secs();

@@ -8,11 +8,13 @@ use zeroize::Zeroizing;
 
 use crate::cli::exit::Failure;
 use crate::os::secret_file::{read_secret, read_secret_lines};
-use crate::repository::crypt::{Passphrase, Unlock};
+use crate::repository::crypt::{Passphrase, Recipient, Unlock};
 
 /// Some hundred identities.
 const KEY_FILE_BYTES_MAX: usize = 64 << 10;
 const PASSPHRASE_BYTES_MAX: usize = 1024;
+/// How the secret of an age key begins.
+const SECRET_BEGIN: &str = "AGE-SECRET-KEY-";
 
 /// How an encrypted repository is opened.
 #[derive(Clone, Debug, Default, Args)]
@@ -37,6 +39,18 @@ pub(crate) struct FromKeyArgs {
 }
 
 impl KeyArgs {
+    /// Whether there is nothing to open with.
+    pub(crate) fn is_none(&self) -> bool {
+        self.key_file.is_none() && self.passphrase_file.is_none()
+    }
+
+    /// The file whose place depends on where the command is run, if there is one.
+    pub(crate) fn relative(&self) -> Option<&Path> {
+        let files = [&self.key_file, &self.passphrase_file];
+        let mut files = files.into_iter().flatten();
+        files.find(|path| path.is_relative()).map(PathBuf::as_path)
+    }
+
     /// Reads the files. Errors: one that cannot be used.
     pub(crate) fn unlock(&self) -> Result<Unlock, Failure> {
         unlock(self.key_file.as_deref(), self.passphrase_file.as_deref())
@@ -63,6 +77,27 @@ fn unlock(key_file: Option<&Path>, passphrase_file: Option<&Path>) -> Result<Unl
         unlock.set_passphrase(passphrase(path)?);
     }
     Ok(unlock)
+}
+
+/// Whoever `text` is the recipient of. Errors: usage, which does not tell `text`: it may be a secret (CR5).
+pub(crate) fn recipient(text: &str) -> Result<Recipient, Failure> {
+    refuse_secret(text)?;
+    let parsed = text.parse::<Recipient>();
+    parsed.map_err(|fault| Failure::usage(anyhow::anyhow!("--to: {fault}")))
+}
+
+/// Errors: usage, for a secret where a name belongs.
+pub(crate) fn refuse_secret(text: &str) -> Result<(), Failure> {
+    let text = text.trim();
+    let begin = text.get(..SECRET_BEGIN.len()).unwrap_or_default();
+    match begin.eq_ignore_ascii_case(SECRET_BEGIN) {
+        false => Ok(()),
+        true => Err(Failure::usage(anyhow::anyhow!(
+            "that is the secret of an age key, and not its recipient, which begins with age1: \
+             `age-keygen -y FILE` prints it. Whoever saw this command line has the secret: make \
+             another key"
+        ))),
+    }
 }
 
 /// The passphrase in the file `path`. Errors: a file that cannot be used.

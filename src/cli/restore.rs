@@ -7,6 +7,8 @@ use anyhow::anyhow;
 use clap::Args;
 use serde::Serialize;
 
+mod moment;
+
 use crate::amount::Many;
 use crate::cli::examiner::Examiner;
 use crate::cli::exit::{Exit, Failure, Outcome};
@@ -16,10 +18,12 @@ use crate::cli::listing;
 use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::restore::moment::MomentArgs;
 use crate::os::process::raise_file_limit;
 use crate::os::{Host, machine};
 use crate::repository::restore::{
-    Existing, ReadBack, RestoreOptions, RestorePlan, RestoreReport, left_behind, plan, restore,
+    Existing, Reached, ReadBack, RestoreOptions, RestorePlan, RestoreReport, Way, find_way,
+    left_behind, plan, restore, restore_to,
 };
 use crate::repository::{BackupFacts, BackupId, Control, Repository};
 
@@ -37,10 +41,18 @@ Without --backup the newest is restored; if the repository has backups of severa
 or --latest must be given. Exits 1 if TARGET exists and is not empty, unless --force; 11 if somebody
 has it open, in any case; 12 if what is needed is damaged, and nothing is then restored.
 
+With --to-time, --to-timestamp or --to-lsn a stillfs database is restored to the last commit that is
+not after that: the newest backup at or before it, and the archived log after that. A moment that
+these do not cover is refused with those that are, exit code 1, and nothing is written. The line of
+the newest history counts, with those that it goes on from, or that of --history. The database must
+be the source of its backups by itself, not in a directory.
+
 Examples:
   stillfs restore /backup/app /var/lib/app-restored
   stillfs restore /backup/app /var/lib/app --backup 20261120T19 --force
-  stillfs restore /backup/app /var/lib/app --force --dry-run")]
+  stillfs restore /backup/app /var/lib/app --force --dry-run
+  stillfs restore /backup/app /var/lib/app-at-two --to-time '2026-11-20 14:00'
+  stillfs restore /backup/app /var/lib/app-before --to-timestamp 4711 --history 9f3c")]
 pub(crate) struct RestoreArgs {
     /// The repository
     repo: PathBuf,
@@ -52,6 +64,8 @@ pub(crate) struct RestoreArgs {
     /// The newest, whatever it is of
     #[arg(long)]
     latest: bool,
+    #[command(flatten)]
+    moment: MomentArgs,
     /// Replace what is at TARGET
     #[arg(long)]
     force: bool,
@@ -81,6 +95,9 @@ struct PlanLine<'a> {
     free_bytes: u64,
     replaces: bool,
     resumes: bool,
+    /// Of a point in time: the history, and bytes of log to replay at most.
+    history: Option<String>,
+    log_bytes: Option<u64>,
 }
 
 /// The last line of `--json`. The names are stable.
@@ -94,6 +111,8 @@ struct Summary<'a> {
     bytes: u64,
     bytes_resumed: u64,
     is_read_back: bool,
+    /// Of a point in time: the commit that was reached.
+    reached: Option<&'a Reached>,
     /// The new history of each stillfs database, by its path in the backup.
     histories: BTreeMap<&'a str, &'a str>,
     notes: &'a [String],
@@ -106,18 +125,27 @@ pub(crate) fn run(args: &RestoreArgs) -> Outcome {
     let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
     let target = std::path::absolute(&args.target)?;
     refuse_nested(&target, &place)?;
-    let backup = args.chosen(&repository)?;
+    let moment = args.moment.wanted()?;
+    let way = moment.as_ref().map(|moment| find_way(&repository, moment));
+    let way = way.transpose()?;
+    let backup = match &way {
+        Some(way) => way.backup.clone(),
+        None => args.chosen(&repository)?,
+    };
     if let Err(error) = raise_file_limit() {
         tracing::debug!(%error, "cannot raise the limit of open files");
     }
     let (examiner, options) = (Examiner::new(&host), args.options());
     if args.dry_run {
         let plan = plan(&repository, &backup, &target, options, &examiner)?;
-        tell_plan(&plan, args.json);
+        tell_plan(&plan, way.as_ref(), args.json);
         return Ok(Exit::Done);
     }
     let (interrupt, control) = (Interrupt::listen()?, Control::default());
-    let work = || restore(&repository, &backup, &target, options, &examiner, &control);
+    let work = || match &moment {
+        Some(moment) => restore_to(&repository, moment, &target, options, &examiner, &control),
+        None => restore(&repository, &backup, &target, options, &examiner, &control),
+    };
     let audience = Audience::of(args.json);
     let report = job::run("restore", audience, &interrupt, &control, work)
         .inspect_err(|_| tell_left_behind(&target))?;
@@ -217,6 +245,7 @@ impl RestoreArgs {
                 bytes: report.bytes,
                 bytes_resumed: report.bytes_resumed,
                 is_read_back: !self.no_verify,
+                reached: report.reached.as_ref(),
                 histories: histories.map(|(path, id)| (&**path, &**id)).collect(),
                 notes: &report.notes,
                 duration_ns: report.duration_ns,
@@ -245,6 +274,16 @@ impl RestoreArgs {
                 "{bytes} of it were there from an interrupted restore"
             ));
         }
+        if let Some(reached) = &report.reached {
+            lines.push(format!(
+                "replayed {} up to timestamp {} of {} (LSN {}), on the line of history {}",
+                Many(reached.commits, "commit"),
+                reached.timestamp,
+                moment::shown(reached.wall_ns),
+                reached.lsn,
+                reached.history
+            ));
+        }
         let histories = report.histories.iter();
         lines.extend(histories.map(|(path, history)| {
             let path = output::plain(path);
@@ -263,7 +302,7 @@ impl RestoreArgs {
     }
 }
 
-fn tell_plan(plan: &RestorePlan, is_json: bool) {
+fn tell_plan(plan: &RestorePlan, way: Option<&Way>, is_json: bool) {
     if is_json {
         return output::json_line(&PlanLine {
             message_type: "plan",
@@ -276,6 +315,8 @@ fn tell_plan(plan: &RestorePlan, is_json: bool) {
             free_bytes: plan.free_bytes,
             replaces: plan.replaces,
             resumes: plan.resumes,
+            history: way.map(|way| way.history.to_string()),
+            log_bytes: way.map(Way::log_bytes),
         });
     }
     let target = output::path(&plan.target);
@@ -291,6 +332,13 @@ fn tell_plan(plan: &RestorePlan, is_json: bool) {
         Many(plan.packs, "pack"),
         output::bytes(plan.free_bytes)
     ));
+    if let Some(way) = way {
+        output::line(&format!(
+            "and up to {} of the log of history {} would be replayed",
+            output::bytes(way.log_bytes()),
+            way.history
+        ));
+    }
     if plan.resumes {
         output::line("an interrupted restore would be gone on with");
     }

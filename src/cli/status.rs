@@ -9,11 +9,14 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
+use crate::cli::config::{Config, PLACE};
 use crate::cli::daemon::ViewStatus;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::kind;
 use crate::cli::output;
 use crate::cli::probe;
+use crate::cli::repository_key::KeyArgs;
+use crate::cli::watch::Watch;
 use crate::database::SOCKET_FILE;
 use crate::mount::Registry;
 use crate::mount::registry::Listed;
@@ -30,16 +33,36 @@ A mount is held; or it was made while no engine ran, and none has since; or its 
 the view stands; or its pin has ended, with the reason. Of SQLite databases it shows what each
 keeps: the bytes of log that cannot be used anew meanwhile, and how fast they grow.
 
+Of backups it shows how old they are, how verified, how large, and how many runs were done: those
+of the entries of the configuration, or of every source in --repo. --alerts shows only what somebody
+must look at, each with what to do next, and exits 4 if there is any: unreadable, damaged, failing,
+overdue, empty, shrinking, unverified. Without a configuration a backup is overdue after 26 hours,
+unverified after 35 days, and shrinking if it has less than half of those before.
+
 Examples:
   stillfs status                       every mount of this user, and the engines behind them
   stillfs status /var/lib/app          one source: its mounts, and its engine with all pins
-  stillfs status /mnt/still --json     one mount, for programs")]
+  stillfs status /mnt/still --json     one mount, for programs
+  stillfs status --repo /backup/app    the backups in a repository
+  stillfs status --alerts              what is wrong with backups, and what to do")]
 pub(crate) struct StatusArgs {
     /// A source or a mount point; everything if absent.
     path: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
+    /// Show the backups of every source in this repository, and no mounts; may be given more than once
+    #[arg(long, value_name = "REPO", conflicts_with = "path")]
+    repo: Vec<PathBuf>,
+    #[command(flatten)]
+    key: KeyArgs,
+    /// The configuration, whose backups are shown too if no PATH is given: a file, or a folder with *.toml
+    /// in it [default: /etc/stillfs, if it is there]
+    #[arg(long, value_name = "FILE", env = "STILLFS_CONFIG")]
+    config: Option<PathBuf>,
+    /// Show only what is wrong with backups, and exit 4 if anything is
+    #[arg(long, conflicts_with = "path")]
+    alerts: bool,
 }
 
 /// What is shown; the names are stable.
@@ -47,10 +70,64 @@ pub(crate) struct StatusArgs {
 struct Status {
     mounts: Vec<MountShown>,
     engines: Vec<EngineShown>,
+    #[serde(flatten)]
+    watch: Option<Watch>,
 }
 
 pub(crate) fn run(args: &StatusArgs) -> Outcome {
     let host = Host::system();
+    let watch = args.watch(&host)?;
+    let mut status = match args.alerts || !args.repo.is_empty() {
+        true => Status::default(),
+        false => mounts(args, &host)?,
+    };
+    let has_alerts = watch.as_ref().is_some_and(|watch| !watch.alerts.is_empty());
+    status.watch = watch;
+    match (args.json, &status.watch) {
+        (true, _) => output::json(&status),
+        (false, Some(watch)) if args.alerts => {
+            watch
+                .alert_lines()
+                .iter()
+                .for_each(|line| output::line(line));
+        }
+        (false, _) => print(&status),
+    }
+    Ok(match args.alerts && has_alerts {
+        true => Exit::Alert,
+        false => Exit::Done,
+    })
+}
+
+impl StatusArgs {
+    /// The backups that are asked for.
+    ///
+    /// Errors: usage, for a configuration that cannot be read, or that there is not and alerts are asked for.
+    fn watch(&self, host: &Host) -> Result<Option<Watch>, Failure> {
+        if self.path.is_some() {
+            return Ok(None);
+        }
+        let place = Path::new(PLACE);
+        let config = match &self.config {
+            Some(config) => Some(Config::load(host, config)?),
+            None if !self.repo.is_empty() => None,
+            None if self.alerts => Some(Config::load(host, place)?),
+            None if Config::is_there(host, place) => {
+                let config = Config::load(host, place);
+                // Whoever asks for mounts is to see them.
+                config
+                    .inspect_err(|failure| output::problem(&failure.text()))
+                    .ok()
+            }
+            None => None,
+        };
+        let is_asked = config.is_some() || !self.repo.is_empty();
+        Ok(is_asked.then(|| Watch::look(host, config.as_ref(), (&self.repo, &self.key))))
+    }
+}
+
+/// Mounts, and the engines behind them.
+fn mounts(args: &StatusArgs, host: &Host) -> Result<Status, Failure> {
     let registry = Registry::of_this_user()?;
     let mut listed = registry.list()?;
     let mut sources: Vec<PathBuf> = Vec::new();
@@ -64,7 +141,7 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
         // A view is not asked for anything here: its daemon may hang.
         if !probe::is_view(&path) {
             let has_engine = file_type_of(&path.join(SOCKET_FILE)).is_ok();
-            let kind = match source::kind_of(&host, &path, &[]) {
+            let kind = match source::kind_of(host, &path, &[]) {
                 // A source that is shown may be gone by now, and an engine may be silent.
                 Err(_) if has_engine => Some(Kind::Native),
                 Err(_) if !listed.is_empty() => None,
@@ -82,16 +159,11 @@ pub(crate) fn run(args: &StatusArgs) -> Outcome {
     sources.extend(of_engines.map(|record| record.source.clone()));
     sources.sort();
     sources.dedup();
-    let status = Status {
-        mounts: listed.iter().map(|one| mount::show(&host, one)).collect(),
+    Ok(Status {
+        mounts: listed.iter().map(|one| mount::show(host, one)).collect(),
         engines: sources.iter().map(|source| engine::show(source)).collect(),
-    };
-    if args.json {
-        output::json(&status);
-    } else {
-        print(&status);
-    }
-    Ok(Exit::Done)
+        watch: None,
+    })
 }
 
 /// A path as text; JSON cannot say what is not UTF-8.
@@ -127,7 +199,9 @@ pub(crate) fn ask_daemon(mount_point: &Path) -> Option<ViewStatus> {
 }
 
 fn print(status: &Status) {
-    if status.mounts.is_empty() && status.engines.is_empty() {
+    if let Some(watch) = &status.watch {
+        watch.lines().iter().for_each(|line| output::line(line));
+    } else if status.mounts.is_empty() && status.engines.is_empty() {
         output::line("no mounts");
     }
     status.mounts.iter().for_each(mount::print);

@@ -6,6 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::amount::Many;
+use crate::cli::audit::Note;
 use crate::cli::examiner::Examiner;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::interrupt::Interrupt;
@@ -41,7 +42,7 @@ Examples:
   stillfs verify /backup/app latest --read-data --restore-test --scratch /mnt/large")]
 pub(crate) struct VerifyArgs {
     /// The repository
-    repo: PathBuf,
+    pub(crate) repo: PathBuf,
     /// A backup: its name, the beginning of it, or latest [default: all]
     backup: Option<String>,
     /// Read every byte and check it
@@ -60,7 +61,7 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
-    key: KeyArgs,
+    pub(crate) key: KeyArgs,
 }
 
 /// The last line of `--json`. The names are stable.
@@ -76,6 +77,7 @@ struct Summary<'a> {
     is_restore_tested: bool,
     backup_count: u64,
     pack_count: u64,
+    log_piece_count: u64,
     bytes_read: u64,
     /// Backups of which every byte was read back and checked.
     verified: &'a [BackupId],
@@ -91,7 +93,7 @@ struct FindingRow<'a> {
     paths: Vec<String>,
 }
 
-pub(crate) fn run(args: &VerifyArgs) -> Outcome {
+pub(crate) fn run(args: &VerifyArgs, note: &mut Note) -> Outcome {
     let host = Host::system();
     let place = nesting::real(&args.repo);
     let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
@@ -120,6 +122,9 @@ pub(crate) fn run(args: &VerifyArgs) -> Outcome {
         &control,
         work,
     )?;
+    note.backups = report.verified.iter().map(ToString::to_string).collect();
+    // Then it has changed nothing, and nobody has to know of it.
+    note.is_idle = report.findings.is_empty() && args.depth() != Depth::ReadData;
     let exit = match report.findings.is_empty() {
         true => Exit::Done,
         false => Exit::Corrupt,
@@ -180,6 +185,7 @@ impl VerifyArgs {
             is_restore_tested: self.restore_test,
             backup_count: report.backup_count,
             pack_count: report.pack_count,
+            log_piece_count: report.log_piece_count,
             bytes_read: report.bytes_read,
             verified: &report.verified,
             findings: report.findings.iter().map(row).collect(),
@@ -251,7 +257,7 @@ fn lossy(path: &Path) -> String {
 }
 
 /// Errors: what to write instead.
-fn share(text: &str) -> Result<f64, String> {
+pub(crate) fn share(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').and_then(|text| text.parse().ok());
     number
         .filter(|percent: &f64| *percent > 0.0 && *percent <= 100.0)

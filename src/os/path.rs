@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::stat::{FileStat, Mode, SFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod};
 
 use crate::os::real_disk::{RealDisk, format_bits, identity_of};
 use crate::os::{Disk, FileIdentity, OpenMode, read_up_to, write_all_at};
@@ -208,6 +208,39 @@ pub fn write_file_atomically(
         return Err(error);
     }
     disk.sync_dir(dir)
+}
+
+/// Puts `bytes` at `path` of the real disk in one step, readable by everybody (mode 0644).
+///
+/// Errors: as for [`write_file_atomically`].
+pub fn publish_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    // Several processes may write it, each by a way of its own.
+    let mut staged_name = OsString::from(".");
+    staged_name.push(name);
+    staged_name.push(format!(".{}.new", std::process::id()));
+    let staged = dir.join(staged_name);
+    let let_read = || {
+        let readable = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
+        let file = RealDisk.open(&staged, OpenMode::ReadWrite)?;
+        match file.as_fd() {
+            Some(fd) => Ok(fchmod(fd, readable)?),
+            None => Err(io::ErrorKind::Unsupported.into()),
+        }
+    };
+    let result = stage(&RealDisk, &staged, bytes)
+        .and_then(|()| let_read())
+        .and_then(|()| RealDisk.rename(&staged, path));
+    if let Err(error) = result {
+        // The first error is the one to tell.
+        drop(RealDisk.remove(&staged));
+        return Err(error);
+    }
+    RealDisk.sync_dir(dir)
 }
 
 fn stage(disk: &dyn Disk, staged: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -83,6 +83,13 @@ pub fn effective_user() -> u32 {
     unistd::geteuid().as_raw()
 }
 
+/// The name of a user, where the system knows one.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<String> {
+    let user = unistd::User::from_uid(unistd::Uid::from_raw(uid));
+    user.ok().flatten().map(|user| user.name)
+}
+
 /// A process that runs, told from a later one that has its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunningProcess {
