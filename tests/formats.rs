@@ -36,6 +36,8 @@ const LAYOUTS: &[(&str, &str)] = &[
     ("pack trailer", "src/repository/pack/mod.rs"),
     ("manifest", "src/repository/manifest/mod.rs"),
     ("encrypted object", "src/repository/crypt/cipher.rs"),
+    ("log piece", "src/repository/log/piece.rs"),
+    ("cursor", "src/engine/wal/archive.rs"),
 ];
 
 /// One line of a table: where, how many bytes (or empty), what.

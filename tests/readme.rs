@@ -1,4 +1,4 @@
-//! What README.md and docs/backup.md tell people to type works: every block after `<!-- run -->` is run as it
+//! What README.md, docs/backup.md and docs/watching.md tell people to type works: every block after `<!-- run -->` is run as it
 //! stands.
 
 #![allow(clippy::disallowed_methods)]
@@ -68,6 +68,14 @@ fn commands_of_the_page_about_backups_work_as_they_stand() {
         return;
     }
     run_blocks_of("docs/backup.md");
+}
+
+#[test]
+fn commands_of_the_page_about_watching_work_as_they_stand() {
+    if is_missing(&["bash", "curl", "sqlite3"]) {
+        return;
+    }
+    run_blocks_of("docs/watching.md");
 }
 
 fn run_blocks_of(document: &str) {

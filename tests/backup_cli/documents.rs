@@ -122,7 +122,8 @@ fn every_option_is_in_the_document() {
     let scene = Scene::new();
     let document = document();
     for command in [
-        "init", "backup", "backups", "verify", "restore", "forget", "hold", "copy", "key",
+        "init", "backup", "backups", "verify", "restore", "forget", "hold", "copy", "archive",
+        "key",
     ] {
         let help = scene.ok(&[command, "--help"]);
         assert!(help.contains("Examples:\n"), "{command}");

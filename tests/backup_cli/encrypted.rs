@@ -145,6 +145,21 @@ fn wrong_key_and_no_key_have_their_own_exit_code() {
     scene.fails(2, &["init", "third"], &["--to", "--plain"]);
     scene.fails(2, &["init", "third", "--to", "age1none"], &["age1"]);
     scene.fails(1, &["init", "repo", "--to", ALICE[1]], &["exists"]);
+    // CR5: also of one that is told where it does not belong, maybe with more around it.
+    for text in [ALICE[0], &format!(" {}x", ALICE[0].to_lowercase())] {
+        for words in [
+            &["init", "third", "--to", text][..],
+            &["key", "add", "repo", "--to", text, "--key-file", "alice"],
+            &["key", "remove", "repo", text, "--key-file", "alice"],
+        ] {
+            let output = scene.run(words);
+            let told = format!("{output:?}").to_lowercase();
+            assert_eq!(output.status.code(), Some(2), "{told}");
+            assert!(told.contains("age-keygen -y"), "{told}");
+            let secret = ALICE[0].to_lowercase();
+            assert!(!told.contains(&secret[..20]), "{told}");
+        }
+    }
     // Never a plain one where a key was given.
     put(&scene, "alice", ALICE[0]);
     let none = ["backup", "app.db", "--repo", "third", "--key-file", "alice"];

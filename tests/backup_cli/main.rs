@@ -4,12 +4,14 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
+mod archive;
 mod documents;
 mod encrypted;
 mod ending;
 mod hostile;
 mod keeping;
 mod native;
+mod point;
 #[path = "../data_commands/rig.rs"]
 #[allow(dead_code, reason = "shared with others")]
 mod rig;

@@ -68,7 +68,10 @@ fn hundreds_of_indexes_with_odd_names_are_a_short_report() {
         fs::write(rig.source.join(name), number.to_le_bytes().repeat(300)).unwrap();
     }
     let ended = end_of(stillfs().arg("doctor").arg(&rig.source));
-    assert!(ended.out.lines().count() < 60, "{}", ended.out);
+    // What other tests have mounted is told of as well.
+    let source = rig.source.to_string_lossy().into_owned();
+    let told = ended.out.lines().filter(|line| line.contains(&source));
+    assert!(told.count() < 60, "{}", ended.out);
     assert!(!ended.out.contains('\x1b'), "{}", ended.out);
     assert!(ended.out.contains("300 like this"), "{}", ended.out);
     let odd = rig.path("\x1b[31m\nok  \u{202e}x");
