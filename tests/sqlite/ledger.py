@@ -116,6 +116,9 @@ def checkpoint(conn, kind):
     """A checkpoint that waits for nobody; gives whether it was busy."""
     patience_ms = conn.execute("PRAGMA busy_timeout").fetchone()[0]
     conn.execute("PRAGMA busy_timeout=0").fetchall()
-    row = conn.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()
-    conn.execute(f"PRAGMA busy_timeout={patience_ms}").fetchall()
+    try:
+        row = conn.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()
+    finally:
+        # Whatever is done next waits again, also where this was refused.
+        conn.execute(f"PRAGMA busy_timeout={patience_ms}").fetchall()
     return row[0] != 0
