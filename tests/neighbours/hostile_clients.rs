@@ -11,9 +11,8 @@ use crate::rig::{Place, Served};
 
 /// What all clients together may have.
 const CLIENT_MEMORY: [&str; 4] = ["--listen", "127.0.0.1:0", "--client-memory", "256M"];
-/// That, the cache of pages (64 MiB), and the rest of the process: also what the allocator keeps for each
-/// thread of what was given back, which is more on a busy machine.
-const MIB_MAX: u64 = 256 + 64 + 192;
+/// That, the cache of pages (64 MiB), and the rest of the process.
+const MIB_MAX: u64 = 256 + 64 + 128;
 
 fn connect(served: &Served) -> TcpStream {
     let stream = TcpStream::connect(served.address.unwrap()).unwrap();
