@@ -8,6 +8,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use crate::namespace::LET_GO;
 use crate::rig::{code, stillfs};
 use crate::scene::{
     LoadedEngine, STEP, Scene, Slow, SqliteWriter, expect_sqlite, id, make_sqlite, names, sql,
@@ -131,8 +132,8 @@ fn inside(scene: &Scene, script: &str) -> Option<std::process::Output> {
         "--propagation",
         "private",
         "sh",
-        "-euc",
-        script,
+        "-ec",
+        &format!("{LET_GO}\nset -u\n{script}"),
         "sh",
     ]);
     command.arg(env!("CARGO_BIN_EXE_stillfs"));

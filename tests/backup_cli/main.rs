@@ -10,6 +10,8 @@ mod encrypted;
 mod ending;
 mod hostile;
 mod keeping;
+#[path = "../semantics/namespace.rs"]
+mod namespace;
 mod native;
 mod point;
 #[path = "../data_commands/rig.rs"]

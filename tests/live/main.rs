@@ -13,6 +13,8 @@
 mod application;
 mod books;
 mod load;
+#[path = "../semantics/namespace.rs"]
+mod namespace;
 mod process;
 mod resp;
 mod rig;

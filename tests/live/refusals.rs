@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use crate::namespace::LET_GO;
 use crate::process::{assert_same_bytes, end_of, is_root, stillfs};
 use crate::rig::{Engine, Rig, copy, is_mounted, kill_daemon, refused, status, umount};
 
@@ -110,7 +111,7 @@ fn an_option_that_there_is_not_is_refused_before_anything_is_pinned() {
 
 /// Runs `stillfs mount` where `/dev/fuse` is as `hide`, a shell command, makes it.
 fn mount_where(hide: &str, rig: &Rig, point: &Path) -> Option<crate::process::Ended> {
-    let script = format!("{hide} || exit 99; exec \"$@\"");
+    let script = format!("{LET_GO}\n{hide} || exit 99; exec \"$@\"");
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &script, "sh"]);
     command.arg(stillfs().get_program()).arg("mount");

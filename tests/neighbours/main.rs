@@ -11,6 +11,8 @@
     reason = "tests use the machine directly"
 )]
 
+#[path = "../semantics/namespace.rs"]
+mod namespace;
 #[path = "../live/process.rs"]
 #[allow(dead_code, reason = "shared with the acceptance tests")]
 mod process;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::Command;
 
+use crate::namespace::LET_GO;
 use crate::process::{end_of, has_tool};
 use crate::rig::{Place, STRANGER, Served, as_stranger, can_mount, chmod};
 
@@ -98,7 +99,7 @@ fn an_ordinary_user_needs_no_right_but_fusermount3() {
         "private",
         "sh",
         "-c",
-        NAMESPACE,
+        &format!("{LET_GO}\n{NAMESPACE}"),
         "sh",
     ]);
     namespace.arg(&home).arg(stillfs.get_program());

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use crate::namespace::LET_GO;
 use crate::ordinary_user::NAMESPACE;
 use crate::process::{PATIENCE, end_of, has_tool, stillfs, wait};
 use crate::rig::{Place, STRANGER, as_stranger, can_mount, chmod};
@@ -88,7 +89,8 @@ fn another_user_shares_a_mark_or_is_refused() {
     let before = files();
     let mut namespace = Command::new("unshare");
     namespace.args(["--mount", "--propagation", "private", "sh", "-c"]);
-    namespace.args([NAMESPACE, "sh"]).arg(&home);
+    let script = format!("{LET_GO}\n{NAMESPACE}");
+    namespace.args([&*script, "sh"]).arg(&home);
     namespace
         .arg(stillfs.get_program())
         .arg(STRANGER.to_string());
