@@ -124,7 +124,7 @@ fn silent(path: &Path) -> Failure {
 fn wait_released(
     path: &Path,
     watch: &RecordWatch,
-    view: Option<MountIdentity>,
+    view: Option<MountEntry>,
     clock: &dyn Clock,
 ) -> Outcome {
     let left_out = |place: &str| {
@@ -134,9 +134,10 @@ fn wait_released(
         ));
         Ok(Exit::LeftOut)
     };
-    if let Some(place) = view.and_then(still_mounted) {
-        // The number of a file system that is gone is at once that of the next one, somebody else's: the
-        // daemon of this one then lets go.
+    let place = |view: &MountEntry| place_of(view, &mount_table::entries().ok()?);
+    if let Some(Place::Mounted(place)) = view.as_ref().and_then(place) {
+        // The number of a file system that is gone is at once that of the next one, which may be another
+        // view of the same database: the daemon of this one then lets go.
         if watch.wait_gone(NUMBER_PATIENCE, clock)? == Wait::Gone {
             return Ok(Exit::Done);
         }
@@ -145,7 +146,7 @@ fn wait_released(
     if watch.wait_gone(PATIENCE, clock)? == Wait::Gone {
         return Ok(Exit::Done);
     }
-    if view.is_some_and(is_in_use_unseen) {
+    if view.is_some_and(|view| place(&view) == Some(Place::Unseen) && is_in_use(view.identity)) {
         return left_out("still in use by an overlay, or in another mount namespace (a container)");
     }
     match watch.wait_gone(RELEASE_PATIENCE, clock)? {
@@ -162,24 +163,34 @@ fn wait_released(
 }
 
 /// The view that is on top at `path`.
-fn mounted_at(path: &Path) -> Option<MountIdentity> {
+fn mounted_at(path: &Path) -> Option<MountEntry> {
     let entry = mount_table::find(path).ok()??;
-    is_ours(&entry).then_some(entry.identity)
+    is_ours(&entry).then_some(entry)
 }
 
-/// Where else a view is mounted, by a bind mount.
-fn still_mounted(view: MountIdentity) -> Option<PathBuf> {
-    let entries = mount_table::entries().ok()?.into_iter();
-    let is_it = |entry: &MountEntry| {
-        let device = (entry.identity.major, entry.identity.minor);
-        is_ours(entry) && device == (view.major, view.minor)
-    };
-    let mut places = entries.filter(is_it);
-    places.next().map(|entry| entry.mount_point)
+/// Where a view that was unmounted at one place may still be.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// It is mounted there too.
+    Mounted(PathBuf),
+    /// Nowhere that is seen from here.
+    Unseen,
 }
 
-/// Whether the kernel still has the file system although no mount of it is seen here.
-fn is_in_use_unseen(view: MountIdentity) -> bool {
+/// `None` where another file system has the number of the view: the view then is gone.
+fn place_of(view: &MountEntry, entries: &[MountEntry]) -> Option<Place> {
+    let device = |entry: &MountEntry| (entry.identity.major, entry.identity.minor);
+    match entries.iter().find(|entry| device(entry) == device(view)) {
+        None => Some(Place::Unseen),
+        Some(entry) if is_ours(entry) && entry.source == view.source => {
+            Some(Place::Mounted(entry.mount_point.clone()))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Whether the kernel has a file system of that number.
+fn is_in_use(view: MountIdentity) -> bool {
     let device = format!("/sys/class/bdi/{}:{}", view.major, view.minor);
     file_type_of(Path::new(&device)).is_ok()
 }
@@ -203,4 +214,40 @@ fn tell_if_slow(path: &Path, registry: &Registry) -> mpsc::Sender<()> {
         }
     });
     done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(minor: u32, mount_point: &str, source: &str) -> MountEntry {
+        MountEntry {
+            identity: MountIdentity {
+                mount_id: 36,
+                major: 0,
+                minor,
+            },
+            mount_point: mount_point.into(),
+            file_system: "fuse.stillfs".into(),
+            source: source.into(),
+            options: Vec::new(),
+        }
+    }
+
+    /// The kernel gives the number of a file system that is gone to the next one.
+    #[test]
+    fn only_a_mount_of_the_same_source_is_the_same_view() {
+        let view = entry(51, "/mnt/a", "/srv/a");
+        let others = [entry(52, "/mnt/b", "/srv/a"), entry(51, "/mnt/c", "/srv/c")];
+        assert_eq!(place_of(&view, &others[..1]), Some(Place::Unseen));
+        assert_eq!(place_of(&view, &others), None);
+        let bound = entry(51, "/mnt/bound", "/srv/a");
+        assert_eq!(
+            place_of(&view, &[bound]),
+            Some(Place::Mounted("/mnt/bound".into()))
+        );
+        let mut foreign = entry(51, "/mnt/d", "/srv/a");
+        foreign.file_system = "tmpfs".into();
+        assert_eq!(place_of(&view, &[foreign]), None);
+    }
 }
