@@ -8,6 +8,7 @@ use super::Shared;
 use super::budget::Share;
 use super::command::{self, Command, Context, Effect, Place, Resolved};
 use super::protocol::{Reply, Request, RespVersion};
+use super::seat::Entered;
 use super::session::Session;
 use super::store::{Intent, Store};
 
@@ -38,7 +39,9 @@ pub(super) fn run(
     memory: &mut Share,
     out: &mut BytesMut,
 ) {
-    let mut store = Store::new(&shared.database, intent(shared, session, pending));
+    let entered = shared.seat.enter();
+    let database = entered.as_ref().and_then(Entered::database);
+    let mut store = Store::new(database, intent(shared, session, pending));
     let mut answers: Vec<Answer> = Vec::new();
     let mut reply_bytes = 0;
     while let Some(request) = pending.pop_front() {

@@ -5,7 +5,7 @@ use std::fmt;
 use bytes::Bytes;
 
 use super::protocol::Reply;
-use crate::database::Database;
+use super::seat::Seat;
 
 /// Statements besides the Redis commands.
 ///
@@ -15,8 +15,9 @@ pub trait Statements: Send + Sync + fmt::Debug {
     /// The first words that it answers, in lower case.
     fn names(&self) -> &[&'static str];
 
-    /// Runs one. Shape: `words` is what the client sent, the name first.
-    fn run(&self, database: &Database, words: &[Bytes]) -> Reply;
+    /// Runs one, also while the seat is closed. Shape: `words` is what the client sent, the name first.
+    /// It must not wait for the seat: its own connection is in it.
+    fn run(&self, seat: &Seat, words: &[Bytes]) -> Reply;
 }
 
 /// What became of a name and a password.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::listener::{Listener, folder_of};
-use super::{Server, ServerError, ServerOptions};
+use super::{Seat, Server, ServerError, ServerOptions};
 use crate::database::Database;
 use crate::os;
 
@@ -54,13 +54,20 @@ impl Bound {
     /// Serves clients on threads of its own until `stop`.
     ///
     /// Errors: `NoListener`; `PasswordNeeded`; `Bind` and `BindPath`; `Thread`.
-    pub fn serve(mut self, database: Database) -> Result<Server, ServerError> {
+    pub fn serve(self, database: Database) -> Result<Server, ServerError> {
+        self.serve_seat(Seat::of(database))
+    }
+
+    /// The same for whatever database is in `seat`.
+    ///
+    /// Errors: as for [`Self::serve`].
+    pub fn serve_seat(mut self, seat: Seat) -> Result<Server, ServerError> {
         self.bind(|_| true)?;
         let listeners: Vec<_> = self.tcp.into_iter().chain(self.unix).collect();
         if listeners.is_empty() {
             return Err(ServerError::NoListener);
         }
-        Server::accept(database, self.options, listeners)
+        Server::accept(seat, self.options, listeners)
     }
 }
 

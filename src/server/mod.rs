@@ -29,6 +29,8 @@
 //!   together; below 32 KiB a command needs nothing of that. Who has not given the password gets
 //!   16 KiB, one command at a time, and a place among few, which the next newcomer may take.
 //! * R10 No wait for a client is for ever, except that of one who is known between two commands.
+//! * R11 While the seat is closed nothing reads or writes the database, and whatever would need it answers
+//!   LOADING; a batch that runs when it is closed is finished first.
 //!
 //! Connections share the registry and the scan positions, each behind a lock that is held for
 //! moments and never across I/O or a transaction. A connection's thread blocks in its socket and in
@@ -51,6 +53,7 @@ mod pace;
 mod password;
 mod protocol;
 mod registry;
+mod seat;
 mod session;
 mod store;
 mod stream;
@@ -59,6 +62,7 @@ mod stream;
 mod tests;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -68,6 +72,7 @@ pub use error::ServerError;
 pub use options::ServerOptions;
 pub use password::{PASSWORD_BYTES_MAX, Password};
 pub use protocol::Reply;
+pub use seat::{ClosedSeat, Seat};
 
 use crate::database::Database;
 use listener::Listener;
@@ -75,7 +80,9 @@ use listener::Listener;
 /// What the connections of a server have in common.
 #[derive(Debug)]
 struct Shared {
-    database: Database,
+    seat: Seat,
+    /// Where the database is.
+    directory: PathBuf,
     options: ServerOptions,
     registry: Arc<registry::Registry>,
     scans: command::Scans,
@@ -101,12 +108,16 @@ impl Server {
     }
 
     fn accept(
-        database: Database,
+        seat: Seat,
         options: ServerOptions,
         listeners: Vec<Listener>,
     ) -> Result<Self, ServerError> {
+        let directory = seat
+            .database()
+            .map(|database| database.directory().to_owned());
         let shared = Arc::new(Shared {
-            database,
+            seat,
+            directory: directory.unwrap_or_default(),
             budget: budget::Budget::new(options.memory_max),
             options,
             registry: Arc::default(),

@@ -64,7 +64,7 @@ enum Open {
 /// The transaction of one batch. It begins at the first access, so that PING waits for nobody.
 #[derive(Debug)]
 pub(super) struct Store<'a> {
-    database: &'a Database,
+    database: Option<&'a Database>,
     intent: Intent,
     open: Open,
     failed: Option<Arc<EngineError>>,
@@ -83,8 +83,8 @@ macro_rules! reading {
 }
 
 impl<'a> Store<'a> {
-    /// Nothing begun yet.
-    pub(super) fn new(database: &'a Database, intent: Intent) -> Self {
+    /// Nothing begun yet; without a database nothing can be begun.
+    pub(super) fn new(database: Option<&'a Database>, intent: Intent) -> Self {
         Self {
             database,
             intent,
@@ -92,6 +92,11 @@ impl<'a> Store<'a> {
             failed: None,
             accesses: 0,
         }
+    }
+
+    /// The database, if one is in the seat.
+    pub(super) fn database(&self) -> Option<&'a Database> {
+        self.database
     }
 
     /// How often commands have used it. A command during which this grows depends on the commit.
@@ -106,9 +111,10 @@ impl<'a> Store<'a> {
             return Err(CommandError::Batch(Arc::clone(error)));
         }
         if matches!(self.open, Open::None) {
+            let database = self.database.ok_or(CommandError::Loading)?;
             let begun = match self.intent {
-                Intent::Read => self.database.begin_read().map(Open::Read),
-                Intent::Write => self.database.begin_write().map(Open::Write),
+                Intent::Read => database.begin_read().map(Open::Read),
+                Intent::Write => database.begin_write().map(Open::Write),
             };
             match begun {
                 Ok(open) => self.open = open,

@@ -20,7 +20,7 @@ fn settings(context: &Context<'_, '_>) -> Vec<(&'static str, String)> {
         ("appendonly", "yes".to_owned()),
         ("bind", listen.map_or(String::new(), |l| l.ip().to_string())),
         ("databases", "16".to_owned()),
-        ("dir", shared.database.directory().display().to_string()),
+        ("dir", shared.directory.display().to_string()),
         ("maxclients", shared.options.connections_max.to_string()),
         ("maxmemory", "0".to_owned()),
         ("maxmemory-policy", "noeviction".to_owned()),

@@ -65,7 +65,8 @@ fn write_section(
             line(text, format_args!("maxclients:{limit}"));
         }
         "persistence" => {
-            line(text, format_args!("loading:0"));
+            let is_loading = u8::from(context.store.database().is_none());
+            line(text, format_args!("loading:{is_loading}"));
             line(text, format_args!("aof_enabled:1"));
             line(text, format_args!("aof_last_write_status:ok"));
         }
@@ -83,7 +84,10 @@ fn write_section(
 fn write_stats(context: &Context<'_, '_>, text: &mut String) {
     let accepted = context.shared.registry.accepted();
     line(text, format_args!("total_connections_received:{accepted}"));
-    let stats = serde_json::to_value(context.shared.database.stats()).unwrap_or_default();
+    let Some(database) = context.store.database() else {
+        return;
+    };
+    let stats = serde_json::to_value(database.stats()).unwrap_or_default();
     for (name, value) in stats.as_object().into_iter().flatten() {
         if let Some(number) = value.as_u64() {
             line(text, format_args!("stillfs_{name}:{number}"));
@@ -92,6 +96,9 @@ fn write_stats(context: &Context<'_, '_>, text: &mut String) {
 }
 
 fn write_keyspace(context: &mut Context<'_, '_>, text: &mut String) -> Result<(), CommandError> {
+    if context.store.database().is_none() {
+        return Ok(());
+    }
     for table in Table::all() {
         let count = context.store.count(table)?;
         if count > 0 {
@@ -112,7 +119,8 @@ fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
 
 /// Copies the log into the live file.
 pub(super) fn checkpoint(context: &mut Context<'_, '_>, _words: &[Bytes]) -> Answer {
-    let report = context.shared.database.checkpoint()?;
+    let database = context.store.database().ok_or(CommandError::Loading)?;
+    let report = database.checkpoint()?;
     Ok(Reply::Map(vec![
         (
             Reply::text("pages_written"),

@@ -12,14 +12,15 @@ const ROW_BYTES: usize = 1024;
 
 pub(super) fn command(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer {
     let Some(name) = words.get(1) else {
-        return Ok(Reply::Array(COMMANDS.iter().map(row).collect()));
+        return Ok(Reply::Array(rows(context)));
     };
     let rest = words.get(2..).unwrap_or_default();
     if is(name, "count") && rest.is_empty() {
-        return Ok(Reply::count(COMMANDS.len() as u64));
+        return Ok(Reply::count(rows(context).len() as u64));
     }
     if is(name, "list") && rest.is_empty() {
-        let names = COMMANDS.iter().map(|command| Reply::text(command.name));
+        let names = COMMANDS.iter().map(|command| command.name);
+        let names = names.chain(statements(context)).map(Reply::text);
         return Ok(Reply::Array(names.collect()));
     }
     if is(name, "docs") {
@@ -28,19 +29,50 @@ pub(super) fn command(context: &mut Context<'_, '_>, words: &[Bytes]) -> Answer 
     }
     if is(name, "info") {
         if rest.is_empty() {
-            return Ok(Reply::Array(COMMANDS.iter().map(row).collect()));
+            return Ok(Reply::Array(rows(context)));
         }
         context.memory.grow(rest.len().saturating_mul(ROW_BYTES))?;
-        let rows = rest.iter().map(|name| table::find(name));
-        return Ok(Reply::Array(
-            rows.map(|found| found.map_or(Reply::NullArray, row))
-                .collect(),
-        ));
+        let rows = rest.iter().map(|name| match table::find(name) {
+            Some(found) => row(found),
+            None => {
+                let mut known = statements(context);
+                known
+                    .find(|known| is(name, known))
+                    .map_or(Reply::NullArray, row_of_statement)
+            }
+        });
+        return Ok(Reply::Array(rows.collect()));
     }
     Err(CommandError::UnknownSubcommand {
         command: "command",
         name: shown(name, SHOWN_BYTES),
     })
+}
+
+/// What others answer, as far as no command has the name.
+fn statements(context: &Context<'_, '_>) -> impl Iterator<Item = &'static str> {
+    let statements = context.shared.options.statements.as_ref();
+    let names = statements.map_or(&[][..], |statements| statements.names());
+    let names: Vec<&'static str> = names.to_vec();
+    let is_free = |name: &&'static str| table::find(name.as_bytes()).is_none();
+    names.into_iter().filter(is_free)
+}
+
+fn rows(context: &Context<'_, '_>) -> Vec<Reply> {
+    let statements = statements(context).map(row_of_statement);
+    COMMANDS.iter().map(row).chain(statements).collect()
+}
+
+fn row_of_statement(name: &'static str) -> Reply {
+    const WORDS_MIN: i64 = 2;
+    Reply::Array(vec![
+        Reply::text(name),
+        Reply::Integer(-WORDS_MIN),
+        Reply::Array(vec![Reply::Status("no_multi".into())]),
+        Reply::Integer(0),
+        Reply::Integer(0),
+        Reply::Integer(0),
+    ])
 }
 
 fn row(command: &Command) -> Reply {

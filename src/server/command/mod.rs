@@ -220,6 +220,8 @@ pub(super) enum CommandError {
     FixedConfiguration,
     #[error("ERR no transaction fits this command; this is a bug of the server")]
     NotBegun,
+    #[error("LOADING the database is being exchanged for another one; try again later")]
+    Loading,
     #[error("ERR {0}")]
     Engine(#[from] EngineError),
     #[error("ERR not committed: {0}")]
@@ -269,6 +271,15 @@ fn admit(context: &mut Context<'_, '_>, words: &[Bytes]) -> Result<Reply, Comman
     }
     let in_multi = context.session.queue.is_some();
     match resolved {
+        Resolved::Command(command)
+            if context.store.database().is_none() && !NEED_NO_DATABASE.contains(&command.name) =>
+        {
+            // Who gets this for an EXEC is out of the transaction.
+            if in_multi && command.name == "exec" {
+                multi::discard(context, words)?;
+            }
+            Err(CommandError::Loading)
+        }
         Resolved::Command(command) if !command.accepts(words.len()) => Err(CommandError::Arity {
             command: command.name,
         }),
@@ -278,9 +289,15 @@ fn admit(context: &mut Context<'_, '_>, words: &[Bytes]) -> Result<Reply, Comman
             _ => (command.run)(context, words),
         },
         Resolved::Statement(_) if in_multi => Err(CommandError::InsideMulti),
-        Resolved::Statement(statements) => Ok(statements.run(&context.shared.database, words)),
+        Resolved::Statement(statements) => Ok(statements.run(&context.shared.seat, words)),
     }
 }
+
+/// What is answered while the seat is closed.
+const NEED_NO_DATABASE: [&str; 13] = [
+    "ping", "echo", "select", "auth", "hello", "reset", "quit", "client", "config", "command",
+    "info", "discard", "unwatch",
+];
 
 /// As much of what is not known as an error repeats.
 const SHOWN_BYTES: usize = 128;

@@ -165,9 +165,11 @@ impl Statements for Backups {
         &["backup", "get"]
     }
 
-    fn run(&self, database: &Database, words: &[Bytes]) -> Reply {
+    fn run(&self, seat: &Seat, words: &[Bytes]) -> Reply {
         // The write transaction of the own batch would make this wait for ever.
-        database.begin_write().unwrap().rollback();
+        if let Some(database) = seat.database() {
+            database.begin_write().unwrap().rollback();
+        }
         Reply::count(words.len() as u64)
     }
 }
@@ -188,6 +190,82 @@ fn statements_of_others_run_outside_of_transactions() {
         "-ERR Command not allowed inside a transaction\r\n",
     );
     client.ask("DISCARD", "+OK\r\n");
+}
+
+/// What others answer is listed with what the server answers itself.
+#[test]
+fn statements_of_others_are_listed() {
+    let running = Running::with(|options| options.statements = Some(Arc::new(Backups)));
+    let mut client = running.client();
+    client.ask(
+        "COMMAND INFO backup none",
+        "*2\r\n*6\r\n$6\r\nbackup\r\n:-2\r\n*1\r\n+no_multi\r\n:0\r\n:0\r\n:0\r\n*-1\r\n",
+    );
+    client.send(&request("COMMAND LIST"));
+    let names = client.bulks();
+    assert_eq!(names.iter().filter(|name| *name == "get").count(), 1);
+    assert_eq!(names.last().map(String::as_str), Some("backup"));
+    client.ask("COMMAND COUNT", &format!(":{}\r\n", names.len()));
+}
+
+/// R11: a batch that runs is finished before the seat is free; until it is open again, or if nothing is in
+/// it, whatever needs the database answers LOADING, a transaction is over with EXEC, and nothing was changed.
+#[test]
+fn closed_seat_lets_running_batches_end_and_others_wait_outside() {
+    const LOADING: &str =
+        "-LOADING the database is being exchanged for another one; try again later\r\n";
+    let running = Running::with(|options| options.statements = Some(Arc::new(Backups)));
+    let seat = running.server.shared.as_ref().unwrap().seat.clone();
+    let (mut client, mut queued) = (running.client(), running.client());
+    client.ask("SET k v", "+OK\r\n");
+    queued.ask("MULTI", "+OK\r\n");
+    queued.ask("SET k other", "+QUEUED\r\n");
+    // A batch that cannot go on, because somebody else writes.
+    let writer = running.database.begin_write().unwrap();
+    let mut waiting = running.client();
+    waiting.send(&request("SET late v"));
+    std::thread::sleep(Duration::from_millis(100));
+    let closed = seat.close().unwrap();
+    assert!(seat.close().is_none() && seat.database().is_none());
+    let (sender, ended) = std::sync::mpsc::channel();
+    let closing = std::thread::spawn(move || {
+        closed.wait();
+        sender.send(()).unwrap();
+        closed
+    });
+    let soon = Duration::from_millis(50);
+    assert!(ended.recv_timeout(soon).is_err(), "the batch still runs");
+    for text in [
+        "GET k",
+        "SET k v",
+        "WATCH k",
+        "MULTI",
+        "CHECKPOINT",
+        "DBSIZE",
+    ] {
+        client.ask(text, LOADING);
+    }
+    queued.ask("EXEC", LOADING);
+    queued.ask("EXEC", LOADING);
+    client.ask("PING", "+PONG\r\n");
+    client.ask("BACKUP to", ":2\r\n");
+    client.send(&request("INFO"));
+    let info = client.bulk();
+    assert!(
+        info.contains("loading:1") && !info.contains("stillfs_commits"),
+        "{info}"
+    );
+    writer.rollback();
+    waiting.expect("+OK\r\n");
+    let closed = closing.join().unwrap();
+    assert!(closed.take().is_some());
+    drop(closed);
+    client.ask("GET k", LOADING);
+    let closed = seat.close().unwrap();
+    closed.put(running.database.clone());
+    drop(closed);
+    client.ask("MGET k late", "*2\r\n$1\r\nv\r\n$1\r\nv\r\n");
+    queued.ask("GET k", "$1\r\nv\r\n");
 }
 
 /// The longest value goes in and out, also when it replaces another and when it is appended to; one
