@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::amount::Bytes;
+use crate::amount::{Bytes, Many};
 use crate::engine::error::{EngineError, ErrorKind};
 use crate::id::PinId;
 use crate::shadow::{EndReason, ShadowError};
@@ -56,6 +56,18 @@ pub enum DatabaseError {
         /// The pin that was asked for.
         pin: PinId,
     },
+    /// What is held would be of a database that is no more.
+    #[error("the database has {}: end what `stillfs status` lists first", Many(*pins as u64, "pin"))]
+    Pinned {
+        /// How many pins.
+        pins: usize,
+    },
+    /// Nothing can be pinned that is about to be another one.
+    #[error("the database is being exchanged for one from a backup: try again when that is over")]
+    Exchanging,
+    /// A checkpoint was held up, so that the page file needs its log.
+    #[error("the database cannot be exchanged: its log could not be emptied into the page file")]
+    LogNeeded,
     /// A file was moved away or replaced under a running engine.
     #[error("{} is not the file that the engine has open as {what}: put it back", path.display())]
     Moved {
@@ -89,6 +101,7 @@ impl DatabaseError {
             }
             Self::MaxAge { .. } | Self::ShadowLimit { .. } => ErrorKind::Invalid,
             Self::Moved { .. } => ErrorKind::Corrupt,
+            Self::Pinned { .. } | Self::Exchanging | Self::LogNeeded => ErrorKind::Busy,
             Self::Shadow(_) | Self::View(_) | Self::Pin(_) => ErrorKind::Internal,
         }
     }

@@ -30,6 +30,9 @@
 //! Locking: none of its own across a call; a pin waits for the gate, never a commit for a pin.
 
 mod error;
+mod exchange;
+#[cfg(test)]
+mod exchange_test;
 #[cfg(test)]
 mod fencing_test;
 mod offline;
@@ -55,6 +58,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::engine::DirLock;
 use crate::engine::error::EngineError;
 use crate::engine::error::Result as EngineResult;
 pub use crate::engine::{
@@ -70,6 +74,7 @@ use crate::pin::{EndPins, PinServer, PinServerLimits};
 use crate::shadow::Tenure;
 pub use crate::shadow::index::OnFull;
 pub use error::DatabaseError;
+pub use exchange::{EXCHANGE_DIR, Exchanged, PinsRefused};
 pub use offline::{OfflinePin, clean_up_pin, hand_over_offline, pin_offline};
 pub use pin::{HandedOver, Pin, PinLimits};
 pub use pin_options::PinOptions;
@@ -156,7 +161,21 @@ impl Database {
         dir: impl AsRef<Path>,
         options: &EngineOptions,
     ) -> Result<Self, DatabaseError> {
-        let state = State::open(host, dir.as_ref(), options)?;
+        let dir = dir.as_ref();
+        let lock = Engine::lock(host, dir, options.create)?;
+        exchange::settle(host, dir)?;
+        let database = Self::open_locked(host, dir, options, lock)?;
+        exchange::clear(host, dir);
+        Ok(database)
+    }
+
+    fn open_locked(
+        host: &Host,
+        dir: &Path,
+        options: &EngineOptions,
+        lock: DirLock,
+    ) -> Result<Self, DatabaseError> {
+        let state = State::open(host, dir, options, lock)?;
         let pin_server = Mutex::default();
         Ok(Self {
             handle: Arc::new(Handle { pin_server, state }),

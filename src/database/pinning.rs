@@ -46,6 +46,10 @@ pub(super) struct TakenPin {
 /// Errors: `MaxAge`, `ShadowLimit`, `Shadow` or `Engine`; the pin is then ended, and nothing is left of
 /// it.
 pub(super) fn take(state: &State, options: &PinOptions) -> Result<TakenPin, DatabaseError> {
+    let refuses_pins = state.refuses_pins.read();
+    if *refuses_pins {
+        return Err(DatabaseError::Exchanging);
+    }
     options.check(state.engine.page_size())?;
     let token = random_32(&state.engine)?;
     let held = prepare(state, token, options)?;

@@ -200,6 +200,7 @@ fn refusal(error: &DatabaseError) -> PinRefusal {
     let kind = match error {
         DatabaseError::Engine(EngineError::Poisoned { .. }) => RefusalKind::Poisoned,
         DatabaseError::NotReclaimable { .. } => RefusalKind::UnknownPin,
+        DatabaseError::Exchanging => RefusalKind::Stopping,
         error if error.kind() == ErrorKind::NoSpace => RefusalKind::NoSpace,
         error if error.kind() == ErrorKind::Invalid => RefusalKind::Invalid,
         _ => RefusalKind::Internal,

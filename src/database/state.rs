@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use sha2::{Digest, Sha256};
 
 use crate::database::SHADOW_DIR;
 use crate::database::error::DatabaseError;
 use crate::database::outlook::Trends;
 use crate::database::sink::ShadowSink;
-use crate::engine::{Engine, EngineOptions, OpenFacts, PreImageSink};
+use crate::engine::{DirLock, Engine, EngineOptions, OpenFacts, PreImageSink};
 use crate::id::{DatabaseId, Epoch, PinId};
 use crate::os::{FileIdentity, Host};
 use crate::pin::{Name, WirePath};
@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) notes: Mutex<HashMap<PinId, PinNote>>,
     pub(super) trends: Mutex<Trends>,
     pub(super) log_bytes_max: u64,
+    /// Whether pins are refused; held for reading while one is taken.
+    pub(super) refuses_pins: RwLock<bool>,
 }
 
 impl State {
@@ -93,11 +95,12 @@ impl State {
         host: &Host,
         dir: &Path,
         options: &EngineOptions,
+        lock: DirLock,
     ) -> Result<Arc<Self>, DatabaseError> {
         let mut opened = None;
         let floor = options.floor_bytes();
         let mut prepare = |facts: &OpenFacts| prepare_sink(host, dir, facts, floor, &mut opened);
-        let engine = Engine::open(host, dir, options, Some(&mut prepare))?;
+        let engine = Engine::open_locked(host, dir, options, Some(&mut prepare), lock)?;
         Ok(Arc::new(Self::joined(host, engine, options, opened)))
     }
 
@@ -117,6 +120,7 @@ impl State {
             notes: Mutex::default(),
             trends: Mutex::default(),
             log_bytes_max: options.log_bytes_max,
+            refuses_pins: RwLock::new(false),
         }
     }
 }

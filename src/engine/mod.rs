@@ -101,7 +101,7 @@ use error::Result;
 pub use header::{Fork, Header};
 pub use history::start_history;
 pub use log_state::LogState;
-pub use open::{OpenFacts, PrepareSink, looks_like_database};
+pub use open::{DirLock, OpenFacts, PrepareSink, looks_like_database};
 pub use options::{Create, EngineOptions, FREE_ABOVE_LOG};
 pub use replay::{LogPart, Proof, Reach, Replay, ReplayRoom, ReplayTarget, Replayed};
 pub use shared::Identity;

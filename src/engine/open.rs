@@ -65,6 +65,13 @@ pub type PrepareSink<'a> =
     )
         -> Result<Arc<dyn PreImageSink>, Box<dyn std::error::Error + Send + Sync>>;
 
+/// The lock of a database's directory, as an engine has it. It goes with its last clone.
+#[derive(Clone, Debug)]
+pub struct DirLock {
+    dir: Arc<dyn File>,
+    holder: Option<Arc<dyn File>>,
+}
+
 impl Engine {
     /// Opens the database in `dir` for reading and writing, after recovering it if need be.
     ///
@@ -76,13 +83,48 @@ impl Engine {
         options: &EngineOptions,
         prepare_sink: Option<PrepareSink<'_>>,
     ) -> Result<Self> {
-        if options.create == Create::IfMissing {
+        let lock = Self::lock(host, dir, options.create)?;
+        Self::open_locked(host, dir, options, prepare_sink, lock)
+    }
+
+    /// Takes the directory for an engine to come; makes it if `create` says so.
+    ///
+    /// Errors: `InUse`, `NotADatabase` if there is no directory, `RemoteFileSystem`, `Untrusted`, `Io`.
+    pub fn lock(host: &Host, dir: &Path, create: Create) -> Result<DirLock> {
+        if create == Create::IfMissing {
             make_dir(host, dir)?;
         }
         let dir_lock = lock_dir(host, dir, Patience::Looks)?;
         refuse_untrusted(&*dir_lock, dir)?;
-        let holder_lock = note_holder(host, dir, Role::Engine);
+        let holder = note_holder(host, dir, Role::Engine);
         refuse_remote(&*dir_lock, dir)?;
+        Ok(DirLock {
+            dir: dir_lock,
+            holder,
+        })
+    }
+
+    /// The lock that it has on its directory, if it writes there: who keeps it can open another engine
+    /// there with nobody in between.
+    #[must_use]
+    pub fn dir_lock(&self) -> Option<DirLock> {
+        self.shared.log.as_ref()?;
+        Some(DirLock {
+            dir: self.shared.dir_lock.clone()?,
+            holder: self.shared.holder_lock.clone(),
+        })
+    }
+
+    /// As [`Self::open`], of a directory that is locked already.
+    ///
+    /// Errors: as for [`Self::open`], but for those of [`Self::lock`].
+    pub fn open_locked(
+        host: &Host,
+        dir: &Path,
+        options: &EngineOptions,
+        prepare_sink: Option<PrepareSink<'_>>,
+        lock: DirLock,
+    ) -> Result<Self> {
         let data_path = dir.join(PAGE_FILE);
         let data = open_page_file(host, dir, &data_path, options)?;
         let header = header::read(&*data, &data_path)?;
@@ -111,8 +153,8 @@ impl Engine {
         let log = Arc::new(log.kept_for_archives(dir, options));
         reading.relief.heed(Arc::downgrade(&log));
         let mut shared = Shared {
-            dir_lock: Some(dir_lock),
-            holder_lock,
+            dir_lock: Some(lock.dir),
+            holder_lock: lock.holder,
             identity,
             log: Some(log),
             ..reading

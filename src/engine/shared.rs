@@ -136,7 +136,6 @@ pub(crate) struct Shared {
     /// Held for its lock: no other engine while it is open.
     pub(crate) dir_lock: Option<Arc<dyn File>>,
     /// Held for its lock: shows that an engine has the directory, and not a mount.
-    #[expect(dead_code, reason = "its lock lasts as long as it is kept")]
     pub(crate) holder_lock: Option<Arc<dyn File>>,
     pub(crate) page_size: PageSize,
     pub(crate) identity: Identity,

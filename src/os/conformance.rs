@@ -113,6 +113,9 @@ fn refusals_have_the_same_numbers() {
         assert_eq!(errno(disk.remove(&missing)), Some(libc::ENOENT));
         assert_eq!(errno(disk.remove(&folder)), Some(libc::EISDIR));
         assert_eq!(errno(disk.rename(&missing, &file)), Some(libc::ENOENT));
+        assert_eq!(errno(disk.link(&missing, &missing)), Some(libc::ENOENT));
+        assert_eq!(errno(disk.link(&file, &file)), Some(libc::EEXIST));
+        assert_eq!(errno(disk.link(&folder, &missing)), Some(libc::EPERM));
         assert_eq!(errno(disk.rename(&file, &folder)), Some(libc::EISDIR));
         assert_eq!(errno(disk.rename(&folder, &file)), Some(libc::ENOTDIR));
         assert_eq!(

@@ -142,6 +142,8 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Renames a file over `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Gives a file a second name. Errors: `AlreadyExists`; where the file system has no such names.
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()>;
     /// The names in a directory, sorted.
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>>;
     /// Makes the names of a directory durable (`fsync` of the directory).

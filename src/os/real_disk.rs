@@ -142,6 +142,11 @@ impl Disk for RealDisk {
         Ok(nix::fcntl::renameat(AT_FDCWD, from, AT_FDCWD, to)?)
     }
 
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        let flags = nix::fcntl::AtFlags::empty();
+        Ok(nix::unistd::linkat(AT_FDCWD, file, AT_FDCWD, name, flags)?)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         let mut names = std::fs::read_dir(dir)?
             .map(|entry| Ok(entry?.file_name()))

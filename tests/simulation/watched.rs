@@ -116,6 +116,10 @@ impl<D: Disk> Disk for WatchedDisk<D> {
         self.before_change().rename(from, to)
     }
 
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        self.before_change().link(file, name)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         self.disk.list(dir)
     }

@@ -28,6 +28,8 @@ pub enum Operation {
     Remove,
     /// `rename`; its file name is the one of the target.
     Rename,
+    /// `link`; its file name is the new one.
+    Link,
     /// `list`.
     List,
     /// `sync_dir`.
@@ -165,7 +167,7 @@ impl Faults {
     /// The machine stops before the change with this number (0 is the next one).
     ///
     /// Changes are the calls that can alter what a crash leaves: open with `CreateNew`, write, set_len,
-    /// both syncs, create_dir, remove and rename. From then on every call of every process fails.
+    /// both syncs, create_dir, remove, rename and link. From then on every call of every process fails.
     #[must_use]
     pub fn power_off_before_change(number: u64) -> Self {
         Self {

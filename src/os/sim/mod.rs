@@ -215,6 +215,12 @@ impl Disk for SimDisk {
         world.rename(from, to)
     }
 
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        let mut world = self.begin(Operation::Link, name, true)?;
+        let (file, name) = (world.place(file)?, world.place(name)?);
+        world.link_again(file, name)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         let world = self.begin(Operation::List, dir, false)?;
         Ok(world.list(world.directory(dir)?))

@@ -215,6 +215,18 @@ impl World {
         Ok(inode)
     }
 
+    pub(super) fn link_again(&mut self, file: Place, name: Place) -> io::Result<()> {
+        let inode = self.names.get(&file).ok_or(Errno::ENOENT)?;
+        if self.names.get(&name).is_some() {
+            return Err(Errno::EEXIST.into());
+        }
+        if self.is_directory(inode) {
+            return Err(Errno::EPERM.into());
+        }
+        self.names.link(name, inode);
+        Ok(())
+    }
+
     pub(super) fn unlink(&mut self, at: Place) -> io::Result<()> {
         let inode = self.names.get(&at).ok_or(Errno::ENOENT)?;
         if self.is_directory(inode) {

@@ -62,6 +62,9 @@ impl Disk for WatchedDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.inner.rename(from, to)
     }
+    fn link(&self, file: &Path, name: &Path) -> io::Result<()> {
+        self.inner.link(file, name)
+    }
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
         self.inner.list(dir)
     }
