@@ -51,6 +51,7 @@ mod serve;
 mod size;
 mod sqlite;
 mod starter;
+mod statement;
 mod status;
 mod umount;
 mod verify;

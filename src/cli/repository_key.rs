@@ -39,6 +39,14 @@ pub(crate) struct FromKeyArgs {
 }
 
 impl KeyArgs {
+    /// What another command has under other names.
+    pub(crate) fn of(key_file: Option<PathBuf>, passphrase_file: Option<PathBuf>) -> Self {
+        Self {
+            key_file,
+            passphrase_file,
+        }
+    }
+
     /// Whether there is nothing to open with.
     pub(crate) fn is_none(&self) -> bool {
         self.key_file.is_none() && self.passphrase_file.is_none()

@@ -19,13 +19,14 @@ use signal_hook::iterator::Signals;
 use super::exit::{Exit, Failure, Outcome};
 use super::output;
 use super::size::{self, ByteSize};
+use super::statement::{RepositoryStatements, StatementArgs};
 use crate::database::{Create, Database, Engine, EngineOptions, PinServing};
 use crate::engine::error::EngineError;
 use crate::os::secret_file::read_secret;
 use crate::os::{self, Host};
 use crate::page::PageSize;
 use crate::server::{
-    Access, Bound, OpenAccess, PASSWORD_BYTES_MAX, Password, ServerError, ServerOptions,
+    Access, Bound, OpenAccess, PASSWORD_BYTES_MAX, Password, Seat, ServerError, ServerOptions,
 };
 
 /// Descriptors that are kept for the engine's own files and for pins.
@@ -44,7 +45,8 @@ Examples:
   stillfs serve /var/lib/app                              Redis protocol on 127.0.0.1:6380
   stillfs serve /var/lib/app --listen 127.0.0.1:0         any free port
   stillfs serve /var/lib/app --unix /run/app.sock --cache 1G
-  stillfs serve /var/lib/app --listen 0.0.0.0:6380 --password-file /etc/app.password")]
+  stillfs serve /var/lib/app --listen 0.0.0.0:6380 --password-file /etc/app.password
+  stillfs serve /var/lib/app --backup-root /backup        BACKUP DATABASE TO app, by any client")]
 pub(crate) struct ServeArgs {
     /// Directory of the database; it is made if it is missing
     #[arg(value_name = "DIR")]
@@ -81,6 +83,8 @@ pub(crate) struct ServeArgs {
     /// Seconds that a pin of an earlier engine waits for its holder.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, hide = true)]
     claim_patience: u64,
+    #[command(flatten)]
+    statements: StatementArgs,
 }
 
 impl ServeArgs {
@@ -170,10 +174,12 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 ///
 /// Errors: `Usage`; `InUse` if another engine runs there; `Corrupt`; `Failed`.
 pub(crate) fn run(args: &ServeArgs) -> Outcome {
-    let (engine, server) = (args.engine_options()?, args.server_options()?);
+    let (engine, mut server) = (args.engine_options()?, args.server_options()?);
     let mut stop = StopSignals::catch().context("cannot catch signals")?;
     // A link to the directory is followed; one that is missing is made where it was named.
     let dir = os::path::canonical(&args.dir).unwrap_or_else(|_| args.dir.clone());
+    let statements = Arc::new(args.statements.statements(&dir, engine)?);
+    server.statements = Some(statements.clone());
     // Before anything is made there: an address that cannot be had should leave no database behind.
     let bound = match Bound::outside(&dir, server) {
         Ok(bound) => bound,
@@ -196,9 +202,11 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
             "the database keeps the page size it was made with"
         );
     }
-    let served = serve(&database, bound, (&args.dir, unix), &mut stop);
-    let closed = database.close();
+    let seat = Seat::of(database);
+    let served = serve(&seat, bound, (&args.dir, unix), (&statements, &mut stop));
+    let closed = seat.database().map(|database| database.close());
     served?;
+    let closed = closed.unwrap_or(Ok(()));
     closed.context("cannot stop cleanly; the log is replayed at the next start")?;
     tracing::info!(dir = %dir.display(), "stopped");
     Ok(Exit::Done)
@@ -211,18 +219,19 @@ fn in_use(dir: &Path) -> Option<EngineError> {
 }
 
 fn serve(
-    database: &Database,
+    seat: &Seat,
     bound: Bound,
     (dir, unix): (&Path, Option<&Path>),
-    stop: &mut StopSignals,
+    (statements, stop): (&RepositoryStatements, &mut StopSignals),
 ) -> Result<(), ServerError> {
     if stop.is_asked() {
         return Ok(());
     }
-    let server = bound.serve(database.clone())?;
+    let server = bound.serve_seat(seat.clone())?;
     output::line(&ready(dir, server.local_address(), unix));
     stop.wait();
     tracing::info!("stopping: running batches are finished, then a checkpoint is made");
+    statements.stop();
     server.stop();
     Ok(())
 }

@@ -139,5 +139,16 @@ fn every_option_is_in_the_document() {
             );
         }
     }
+    let help = scene.ok(&["serve", "--help"]);
+    for option in [
+        "--backup-root",
+        "--backup-key-file",
+        "--backup-passphrase-file",
+    ] {
+        assert!(
+            help.contains(option) && document.contains(option),
+            "{option}"
+        );
+    }
     assert_eq!(lines(&scene.run(&["backups", "none", "--json"])).len(), 1);
 }

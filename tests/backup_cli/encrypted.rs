@@ -9,12 +9,12 @@ use serde_json::json;
 use crate::scene::{STEP, Scene, content, expect_sqlite, id, make_sqlite, names, sql};
 
 /// A test key and its recipient.
-const ALICE: [&str; 2] = [
+pub(crate) const ALICE: [&str; 2] = [
     "AGE-SECRET-KEY-1GQ9778VQXMMJVE8SK7J6VT8UJ4HDQAJUVSFCWCM02D8GEWQ72PVQ2Y5J33",
     "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa",
 ];
 
-fn put(scene: &Scene, name: &str, text: &str) {
+pub(crate) fn put(scene: &Scene, name: &str, text: &str) {
     fs::write(scene.at(name), text).unwrap();
     fs::set_permissions(scene.at(name), fs::Permissions::from_mode(0o600)).unwrap();
 }

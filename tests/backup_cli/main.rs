@@ -9,6 +9,7 @@ mod documents;
 mod encrypted;
 mod ending;
 mod hostile;
+mod in_place;
 mod keeping;
 #[path = "../semantics/namespace.rs"]
 mod namespace;
@@ -19,4 +20,5 @@ mod point;
 mod rig;
 mod scene;
 mod sqlite;
+mod statement;
 mod tree;

@@ -151,7 +151,11 @@ pub(crate) struct LoadedEngine {
 impl LoadedEngine {
     /// Shape: `large` keys of a kilobyte are there before anything else.
     pub(crate) fn start(dir: &Path, large: usize) -> Self {
-        let served = Served::start(dir);
+        Self::with(Served::start(dir), large)
+    }
+
+    /// The same of one that is served already.
+    pub(crate) fn with(served: Served, large: usize) -> Self {
         let mut client = served.connect();
         for number in 0..large {
             let value: Vec<u8> = (0..1000).map(|at| (at * number).to_le_bytes()[0]).collect();

@@ -23,6 +23,7 @@ mod busy;
 mod copies;
 mod daemon_death;
 mod engine_death;
+mod exchanged;
 mod limits;
 mod many;
 mod random_reads;

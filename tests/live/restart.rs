@@ -27,7 +27,7 @@ fn write(rig: &Rig, round: u32) {
 }
 
 /// `stillfs dump --digest` of what is at `path`.
-fn digest(path: &Path) -> String {
+pub fn digest(path: &Path) -> String {
     succeed(stillfs().args(["dump", "--digest"]).arg(path))
 }
 
