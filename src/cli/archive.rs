@@ -22,7 +22,7 @@ use crate::cli::mount::absolute;
 use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
-use crate::os::Host;
+use crate::os::{Host, priority};
 use crate::repository::log::{Archiver, LogGap, StepReport};
 use crate::repository::{Control, Repository};
 
@@ -66,6 +66,9 @@ pub(crate) struct ArchiveArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+/// No step rests for longer, so that a request to stop is heard.
+const LEISURE_MAX: Duration = Duration::from_secs(4);
 
 /// What was archived so far. The names are stable.
 #[derive(Debug, Default, Serialize)]
@@ -115,6 +118,12 @@ pub(crate) fn run(args: &ArchiveArgs, note: &mut Note) -> Outcome {
     let unlock = args.key.unlock()?;
     let repository = Repository::open_or_create_with(&host, &place, &unlock)?;
     let mut archiver = Archiver::new(&host, &dir, repository);
+    if args.follow {
+        // Whoever commits is waited for as long as the lag leaves time.
+        let leisure = args.max_lag / follow::LOOKS_PER_LAG;
+        archiver = archiver.with_leisure(leisure.min(LEISURE_MAX));
+        priority::stand_back();
+    }
     let mut tally = Tally::default();
     let outcome = match args.follow {
         true => follow::follow(

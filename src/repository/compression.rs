@@ -57,6 +57,31 @@ impl Compression {
     }
 }
 
+/// `raw` as Zstandard of `level`, a frame for each `piece_bytes`, after each of which `rest` is called; `raw`
+/// itself where that is not smaller.
+pub(super) fn compress_slowly(
+    raw: &[u8],
+    level: i32,
+    piece_bytes: usize,
+    rest: &dyn Fn(),
+) -> (FrameForm, Vec<u8>) {
+    let compress = || {
+        let mut compressor = zstd::bulk::Compressor::new(level)?;
+        let mut stored = Vec::new();
+        for piece in raw.chunks(piece_bytes) {
+            stored.extend(compressor.compress(piece)?);
+            rest();
+        }
+        Ok(stored)
+    };
+    let compressed: std::io::Result<Vec<u8>> = compress();
+    // What cannot be compressed, for want of memory too, is stored as it is.
+    match compressed.ok().filter(|stored| stored.len() < raw.len()) {
+        Some(stored) => (FrameForm::Zstd, stored),
+        None => (FrameForm::Plain, raw.to_vec()),
+    }
+}
+
 /// The `raw_bytes` bytes that were stored as `stored`; nothing larger is ever made.
 ///
 /// Errors: `None` if it is not the compressed form of exactly so many bytes.
@@ -70,4 +95,28 @@ pub(super) fn decompress(form: FrameForm, stored: Vec<u8>, raw_bytes: usize) -> 
         _ => lz4_flex::block::decompress_into(&stored, &mut raw).ok()?,
     };
     (count == raw_bytes).then_some(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn what_was_compressed_slowly_is_read_like_any_other() {
+        let rests = Cell::new(0);
+        let rest = || rests.set(rests.get() + 1);
+        let raw: Vec<u8> = (0..5000_u32)
+            .flat_map(|number| (number / 7).to_le_bytes())
+            .collect();
+        let (form, stored) = compress_slowly(&raw, 1, 1 << 10, &rest);
+        assert_eq!((form, rests.get()), (FrameForm::Zstd, 20));
+        assert!(stored.len() < raw.len() / 2);
+        assert!(decompress(form, stored.clone(), raw.len() - 1).is_none());
+        assert!(decompress(form, stored.clone(), raw.len() + 1).is_none());
+        assert!(decompress(form, stored, raw.len()).unwrap() == raw);
+        let (form, stored) = compress_slowly(b"x", 1, 1 << 10, &rest);
+        assert_eq!((form, &*stored), (FrameForm::Plain, &b"x"[..]));
+    }
 }

@@ -21,7 +21,7 @@ use crate::repository::log::{Archiver, StepReport};
 use crate::repository::{Control, Repository, RepositoryError};
 
 /// Looks per lag: the rest of it is for reading and storing.
-const LOOKS_PER_LAG: u32 = 3;
+pub(super) const LOOKS_PER_LAG: u32 = 3;
 /// How soon a request to stop is heard.
 const PAUSE: Duration = Duration::from_millis(50);
 

@@ -14,6 +14,7 @@ use crate::repository::catalog::Repository;
 use crate::repository::error::{RepositoryError, Result};
 use crate::repository::log::catalog::LogGap;
 use crate::repository::log::holdings::Holdings;
+use crate::repository::log::leisure::Leisure;
 use crate::repository::log::name::{Generation, LineId, LogName};
 use crate::repository::log::piece::{CommitStamp, Draft, PIECE_BYTES, store_piece};
 use crate::repository::progress::Control;
@@ -32,6 +33,7 @@ pub struct Archiver {
     host: Host,
     dir: PathBuf,
     line: Option<Line>,
+    leisure: Leisure,
     /// Gaps that were found in steps that failed afterwards: no report told of them.
     untold: Vec<LogGap>,
 }
@@ -77,8 +79,16 @@ impl Archiver {
             host: host.clone(),
             dir: dir.to_owned(),
             line: None,
+            leisure: Leisure::new(host.clock.clone(), Duration::ZERO),
             untold: Vec::new(),
         }
+    }
+
+    /// Stands back for those who commit: each step may rest for so long.
+    #[must_use]
+    pub fn with_leisure(mut self, time: Duration) -> Self {
+        self.leisure = Leisure::new(self.host.clock.clone(), time);
+        self
     }
 
     /// Goes on with another handle of the repository, from what that has: after trouble.
@@ -100,6 +110,7 @@ impl Archiver {
     /// `Log` for what cannot be read or is damaged;
     /// `NoSpace`, `Io`, `Cancelled`. It may be done again; what was archived stays.
     pub fn step(&mut self, state: &LogState, control: &Control) -> Result<StepReport> {
+        self.leisure.begin();
         let mut line = self.take_line(state)?;
         let mut report = StepReport {
             line: line.id,
@@ -340,6 +351,7 @@ impl Archiver {
         let bytes_max = PIECE_BYTES.min(until.0.saturating_sub(from.0));
         let records = segment.read(&*self.host.disk, from, bytes_max);
         let records = records.map_err(self.log_error())?;
+        self.leisure.computed();
         let commits: Vec<CommitStamp> = records.commits.iter().map(CommitStamp::of).collect();
         let draft = Draft {
             line: line.id,
@@ -350,7 +362,7 @@ impl Archiver {
             commits: &commits,
             records: &records.bytes,
         };
-        let facts = store_piece(&self.repository, &draft)?;
+        let facts = store_piece(&self.repository, &draft, &self.leisure)?;
         line.holdings.add(&facts);
         if let Some(report) = report {
             report.pieces += 1;

@@ -165,7 +165,7 @@ fn small_pieces_become_one() {
         commits: &commits,
         records: &piece.records[..length],
     };
-    super::piece::store_piece(&repository, &draft).unwrap();
+    super::piece::store_draft(&repository, &draft).unwrap();
     assert_eq!((count(&site), site.expect_true()), (3, 61));
     site.archiver = None;
     site.step().unwrap().unwrap();

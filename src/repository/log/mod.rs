@@ -38,6 +38,7 @@ mod gap_test;
 mod holdings;
 #[cfg(test)]
 mod hostile_test;
+mod leisure;
 #[cfg(test)]
 mod model_test;
 mod name;
@@ -51,5 +52,5 @@ pub(in crate::repository) use name::FOLDER;
 pub use name::{Generation, LineId};
 pub use piece::{CommitStamp, Piece, PieceFacts, read_piece};
 #[cfg(test)]
-pub(in crate::repository) use piece::{Draft, store_piece};
+pub(in crate::repository) use piece::{Draft, store_draft};
 pub(in crate::repository) use retention::{LogPrune, count_pieces, has_gap_after};

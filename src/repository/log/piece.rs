@@ -6,7 +6,7 @@
 //! offset size
 //!      0    8  magic "SFSLOGP\x01"
 //!      8    4  format version, 1
-//!     12    4  form of the records: 1 plain, 2 zstd, 3 lz4
+//!     12    4  form of the records: 1 plain, 2 zstd (frames, one after the other), 3 lz4
 //!     16   16  repository id
 //!     32    4  generation
 //!     36    4  commits that end in it
@@ -35,9 +35,10 @@ use crate::engine::{CommitPoint, Fork, LogSegmentHeader, SEGMENT_HEADER_BYTES};
 use crate::id::{Epoch, HistoryId};
 use crate::lsn::{Lsn, Timestamp};
 use crate::repository::catalog::Repository;
-use crate::repository::compression::{Compression, decompress};
+use crate::repository::compression::{compress_slowly, decompress};
 use crate::repository::digest::Digest;
 use crate::repository::error::{RepositoryError, Result};
+use crate::repository::log::leisure::{Leisure, WORK_BYTES};
 use crate::repository::log::name::{Generation, LineId, LogName};
 use crate::repository::pack::FrameForm;
 use crate::repository::store::Put;
@@ -46,6 +47,8 @@ use crate::repository::store::Put;
 pub(super) const PIECE_BYTES: u64 = 16 << 20;
 /// No piece is longer, whatever it says: a record has less than 1 MiB.
 pub(super) const PIECE_BYTES_MAX: u64 = 17 << 20;
+/// Of Zstandard: records of a busy database got as small as with 3, in a third of the time.
+const ZSTD_LEVEL: i32 = 1;
 const MAGIC: [u8; 8] = *b"SFSLOGP\x01";
 /// Newest version of the format.
 pub(in crate::repository) const PIECE_VERSION: u32 = 1;
@@ -134,14 +137,16 @@ pub(in crate::repository) struct Draft<'a> {
     pub(in crate::repository) records: &'a [u8],
 }
 
-/// Stores `draft`; its name is not durable before [`Store::settle`]. Gives the facts of it.
+/// Stores `draft`, at `leisure`; its name is not durable before [`Store::settle`]. Gives the facts of it.
 ///
 /// Errors: `NoSpace`, `Io`.
-pub(in crate::repository) fn store_piece(
+pub(super) fn store_piece(
     repository: &Repository,
     draft: &Draft<'_>,
+    leisure: &Leisure,
 ) -> Result<PieceFacts> {
-    let (form, stored) = Compression::Zstd(3).compress(draft.records);
+    let rest = || leisure.computed();
+    let (form, stored) = compress_slowly(draft.records, ZSTD_LEVEL, WORK_BYTES, &rest);
     let end = draft.first.0.saturating_add(draft.records.len() as u64);
     let digest = Digest::of(draft.records);
     let mut head = [0; HEAD_BYTES];
@@ -183,7 +188,8 @@ pub(in crate::repository) fn store_piece(
         is_gap: false,
     };
     let store = repository.store();
-    store.put(&name.object(), &[&head, &stored], Put::Replace)?;
+    let (parts, rest) = ([&head[..], &stored], || leisure.written());
+    store.put_slowly(&name.object(), &parts, Put::Replace, &rest)?;
     let damaged = |what| RepositoryError::Damaged {
         object: name.object(),
         what,
@@ -191,10 +197,25 @@ pub(in crate::repository) fn store_piece(
     decode(&head, repository.id(), &name).map_err(damaged)
 }
 
+/// Stores `draft` at once.
+#[cfg(test)]
+pub(in crate::repository) fn store_draft(
+    repository: &Repository,
+    draft: &Draft<'_>,
+) -> Result<PieceFacts> {
+    let none = Leisure::new(repository.host().clock.clone(), std::time::Duration::ZERO);
+    store_piece(repository, draft, &none)
+}
+
 /// Reads the head of the piece `name`.
 ///
 /// Errors: `Missing`, `Cut`, `Version`, `Damaged`, `Io`.
 pub(super) fn read_facts(repository: &Repository, name: &LogName) -> Result<PieceFacts> {
+    Ok(read_head(repository, name)?.1)
+}
+
+/// And the head itself.
+fn read_head(repository: &Repository, name: &LogName) -> Result<([u8; HEAD_BYTES], PieceFacts)> {
     let (store, object) = (repository.store(), name.object());
     let damaged = |what| RepositoryError::Damaged {
         object: object.clone(),
@@ -217,7 +238,8 @@ pub(super) fn read_facts(repository: &Repository, name: &LogName) -> Result<Piec
             known: PIECE_VERSION,
         });
     }
-    decode(&head, repository.id(), name).map_err(damaged)
+    let facts = decode(&head, repository.id(), name).map_err(damaged)?;
+    Ok((head, facts))
 }
 
 fn stamp_at(head: &[u8], at: usize) -> Option<CommitStamp> {
@@ -338,16 +360,44 @@ impl PieceFacts {
 /// Errors: `Missing` if it went meanwhile (then the catalog read again has what replaced it), `Cut`,
 /// `Damaged`, `OtherContent`, `Io`. Never allocates more than 17 MiB for what an object claims.
 pub fn read_piece(repository: &Repository, facts: &PieceFacts) -> Result<Piece> {
-    let object = facts.object();
-    let damaged = |what| RepositoryError::Damaged {
-        object: object.clone(),
-        what,
+    let records = unpacked(facts, read_stored(repository, facts)?)?;
+    Ok(Piece {
+        facts: facts.clone(),
+        segment: facts.segment,
+        records,
+    })
+}
+
+/// Stores the piece `name` of `from` in `to`, byte for byte but for whose it is; its name is not durable before
+/// [`Store::settle`]. Every byte of it is checked before. Gives its facts.
+///
+/// Errors: `Ok(Err(_))` for what it is not good for, as for [`read_piece`]; `Err` of storing: `NoSpace`, `Io`.
+pub(super) fn copy_piece(
+    from: &Repository,
+    name: &LogName,
+    to: &Repository,
+) -> Result<Result<PieceFacts>> {
+    let read = || {
+        let (head, facts) = read_head(from, name)?;
+        let stored = read_stored(from, &facts)?;
+        unpacked(&facts, stored.clone())?;
+        Ok((head, facts, stored))
     };
-    let size = |bytes: u64| {
-        let size = usize::try_from(bytes).ok();
-        size.filter(|_| bytes <= PIECE_BYTES_MAX)
-            .ok_or_else(|| damaged("it is too long"))
+    let (mut head, facts, stored) = match read() {
+        Ok(read) => read,
+        Err(error) => return Ok(Err(error)),
     };
+    codec::put(&mut head, 16, &to.id());
+    let crc = crc32fast::hash(head.get(..CRC_AT).unwrap_or_default());
+    codec::put(&mut head, CRC_AT, &crc.to_le_bytes());
+    let store = to.store();
+    store.put(&name.object(), &[&head, &stored], Put::Replace)?;
+    Ok(Ok(facts))
+}
+
+/// The records as they are stored.
+fn read_stored(repository: &Repository, facts: &PieceFacts) -> Result<Vec<u8>> {
+    let (object, damaged) = (facts.object(), damage_of(facts));
     let store = repository.store();
     let needed = (HEAD_BYTES as u64).saturating_add(facts.stored_bytes);
     let found = store.size(&object)?;
@@ -361,24 +411,39 @@ pub fn read_piece(repository: &Repository, facts: &PieceFacts) -> Result<Piece> 
     if found > needed {
         return Err(damaged("something stands behind its records"));
     }
-    let mut stored = vec![0; size(facts.stored_bytes)?];
+    let mut stored = vec![0; size(facts, facts.stored_bytes)?];
     store.read_at(&object, HEAD_BYTES as u64, &mut stored)?;
-    if crc32fast::hash(&stored) != facts.stored_crc {
-        return Err(damaged("the checksum of its records is wrong"));
+    match crc32fast::hash(&stored) == facts.stored_crc {
+        true => Ok(stored),
+        false => Err(damaged("the checksum of its records is wrong")),
     }
-    let records = decompress(facts.form, stored, size(facts.bytes())?)
-        .ok_or_else(|| damaged("its records cannot be decompressed"))?;
+}
+
+/// The records in `stored`, checked to have their digest.
+fn unpacked(facts: &PieceFacts, stored: Vec<u8>) -> Result<Vec<u8>> {
+    let records = decompress(facts.form, stored, size(facts, facts.bytes())?)
+        .ok_or_else(|| damage_of(facts)("its records cannot be decompressed"))?;
     let found = Digest::of(&records);
-    if found != facts.digest {
-        return Err(RepositoryError::OtherContent {
-            object,
+    match found == facts.digest {
+        true => Ok(records),
+        false => Err(RepositoryError::OtherContent {
+            object: facts.object(),
             expected: facts.digest,
             found,
-        });
+        }),
     }
-    Ok(Piece {
-        facts: facts.clone(),
-        segment: facts.segment,
-        records,
-    })
+}
+
+fn size(facts: &PieceFacts, bytes: u64) -> Result<usize> {
+    let size = usize::try_from(bytes).ok();
+    size.filter(|_| bytes <= PIECE_BYTES_MAX)
+        .ok_or_else(|| damage_of(facts)("it is too long"))
+}
+
+fn damage_of(facts: &PieceFacts) -> impl Fn(&'static str) -> RepositoryError {
+    let object = facts.object();
+    move |what| RepositoryError::Damaged {
+        object: object.clone(),
+        what,
+    }
 }

@@ -17,7 +17,7 @@ use crate::os::sim::{Faults, SimDisk};
 use crate::os::{File, Host, OpenMode, SimulatedHost, read_up_to, write_all_at};
 use crate::page::{PageNo, PageSize};
 use crate::repository::log::{
-    CommitStamp, Draft, Generation, LineId, LogCatalog, PieceUse, read_piece, store_piece,
+    CommitStamp, Draft, Generation, LineId, LogCatalog, PieceUse, read_piece, store_draft,
 };
 use crate::repository::restore::moment::{Base, Chart, Way};
 use crate::repository::restore::replay::{self, Job};
@@ -272,7 +272,7 @@ impl World {
                     commits: &commits,
                     records,
                 };
-                store_piece(&self.repository, &draft).unwrap();
+                store_draft(&self.repository, &draft).unwrap();
                 branch.archived.push((first, Lsn(first.0 + count as u64)));
             }
         }
