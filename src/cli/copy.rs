@@ -22,8 +22,10 @@ use crate::repository::{BackupId, Control, CopyReport, Repository, copy};
 REPO2 is made if it is not there; one that is encrypted, by stillfs init before. Backups keep their
 names; content that REPO2 has already is not copied again. Every byte is checked as it is read, so
 damage does not spread: a backup that cannot be read is not copied, is named, and the exit code is
-12; the others are copied. Pieces of logs (stillfs archive) are not copied: the second repository
-restores to the moments of its backups; an archive into it makes it cover every commit.
+12; the others are copied. Of archived logs (stillfs archive) what the backups in REPO2 can go on
+with is copied too, so that every commit that REPO covers after them can be restored from it. A log
+that REPO2 archives by itself, and began to at another start of the database, is left alone, and the
+exit code is 3.
 
 Examples:
   stillfs copy /backup/app /mnt/usb/app            all that are not there yet
@@ -54,10 +56,20 @@ struct Summary<'a> {
     present: &'a [BackupId],
     bytes_read: u64,
     bytes_stored: u64,
-    /// Pieces of logs that REPO has.
+    /// Pieces of logs that were copied.
+    log_pieces: u64,
+    /// Pieces of logs that were not, though a backup in REPO2 could go on with them.
     log_pieces_left: u64,
     /// Backups that cannot be read, and why.
     failed: Vec<FailedRow<'a>>,
+    /// Pieces of logs that cannot be read, and logs that are left alone, and why.
+    log_failed: Vec<LogRow<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct LogRow<'a> {
+    name: &'a str,
+    problem: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -89,12 +101,19 @@ pub(crate) fn run(args: &CopyArgs, note: &mut Note) -> Outcome {
     let work = || copy(&from, &to, &ids, &control);
     let report = job::run("copy", Audience::of(args.json), &interrupt, &control, work)?;
     note.backups = report.copied.iter().map(ToString::to_string).collect();
-    let exit = match report.failed.is_empty() {
-        true => Exit::Done,
+    let exit = match report.failed.is_empty() && report.log.failed.is_empty() {
+        true if report.log.apart.is_empty() => Exit::Done,
+        true => Exit::LeftOut,
         false => Exit::Corrupt,
     };
     for (id, problem) in &report.failed {
         output::problem(&format!("backup {id} is not copied: {problem}"));
+    }
+    for (object, problem) in &report.log.failed {
+        output::problem(&format!("{object} is not copied: {problem}"));
+    }
+    for (line, problem) in &report.log.apart {
+        output::problem(&format!("the log {line} is not copied: {problem}"));
     }
     match args.json {
         true => output::json_line(&Summary::of(&report, exit)),
@@ -106,6 +125,10 @@ pub(crate) fn run(args: &CopyArgs, note: &mut Note) -> Outcome {
 impl<'a> Summary<'a> {
     fn of(report: &'a CopyReport, exit: Exit) -> Self {
         let failed = report.failed.iter();
+        let log_failed = report.log.failed.iter();
+        let log_failed = log_failed.map(|(name, problem)| (name, problem.as_str()));
+        let apart = report.log.apart.iter();
+        let apart = apart.map(|(name, problem)| (name, *problem));
         Self {
             message_type: "summary",
             exit: exit.code(),
@@ -113,9 +136,14 @@ impl<'a> Summary<'a> {
             present: &report.present,
             bytes_read: report.bytes_read,
             bytes_stored: report.bytes_stored,
-            log_pieces_left: report.log_pieces,
+            log_pieces: report.log.pieces,
+            log_pieces_left: report.log.pieces_left,
             failed: failed
                 .map(|(id, problem)| FailedRow { id, problem })
+                .collect(),
+            log_failed: log_failed
+                .chain(apart)
+                .map(|(name, problem)| LogRow { name, problem })
                 .collect(),
         }
     }
@@ -132,10 +160,8 @@ fn tell(report: &CopyReport) {
         output::bytes(report.bytes_read),
         output::bytes(report.bytes_stored)
     ));
-    if report.log_pieces > 0 {
-        output::line(&format!(
-            "not copied: the archived log, {}",
-            Many(report.log_pieces, "piece")
-        ));
+    if report.log.pieces > 0 {
+        let pieces = Many(report.log.pieces, "piece");
+        output::line(&format!("copied  the archived log after them, {pieces}"));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! from: frames --digests--> what `to` lacks --> packs --settled--> mark --> manifest    of each backup
+//!       the log that backups in `to` can go on with                                     at the end
 //! ```
 //!
 //! Frames of which all is lacking are taken as they are stored; of others, what is lacking is compressed
@@ -42,12 +43,13 @@ pub struct CopyReport {
     pub bytes_read: u64,
     /// Bytes that were stored.
     pub bytes_stored: u64,
-    /// Pieces of archived logs in the repository that was copied from: none is copied.
-    pub log_pieces: u64,
+    /// What was copied of archived logs; its bytes count in the others too.
+    pub log: log::LogCopyReport,
 }
 
 /// Copies `ids` from one repository into another; content that is there already is not copied. Each
-/// backup keeps its name, and whether it is held; that it was verified is not said of the copy (BK10).
+/// backup keeps its name, and whether it is held; that it was verified is not said of the copy (BK10). Of
+/// archived logs what a backup in `to` can go on with is copied.
 ///
 /// A backup that cannot be read does not stop the others. Errors: `SameRepository`; `NoBackup`, and then
 /// nothing was copied; `Locked`, `NoSpace`, `Io` of `to`, `Cancelled`: what was copied whole stays.
@@ -107,7 +109,6 @@ impl<'a> Copying<'a> {
             let name = unknown.to_string();
             return Err(RepositoryError::NoBackup { name });
         }
-        self.report.log_pieces = log::count_pieces(self.from)?;
         let targets: BTreeSet<_> = self.to.ids()?.into_iter().collect();
         let (present, lacking): (Vec<_>, Vec<_>) = ids.iter().partition(|id| targets.contains(id));
         let bytes = lacking.iter().filter_map(|id| self.from.facts(id).ok());
@@ -127,6 +128,11 @@ impl<'a> Copying<'a> {
                 Err(Obstacle::Target(error)) => return Err(error),
             }
         }
+        // After them: what goes on from them is wanted.
+        let log = log::copy_logs(self.from, self.to, self.control)?;
+        self.report.bytes_read += log.bytes_read;
+        self.report.bytes_stored += log.bytes_stored;
+        self.report.log = log;
         Ok(self.report)
     }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
 mod archive;
+mod copied_log;
 mod documents;
 mod encrypted;
 mod ending;

@@ -18,7 +18,8 @@ const SMALL_COUNT_MAX: usize = 16;
 pub(super) struct Holdings {
     /// Each piece, and where its segment starts.
     pieces: BTreeMap<LogName, Lsn>,
-    generations: BTreeMap<u64, Generation>,
+    /// The epoch of each generation of which there is a piece.
+    epochs: BTreeMap<Generation, Epoch>,
     newest: Option<Generation>,
     /// The end of what there is of the newest generation.
     pub(super) position: Lsn,
@@ -51,7 +52,7 @@ impl Holdings {
 
     pub(super) fn add(&mut self, facts: &PieceFacts) {
         self.pieces.insert(facts.name(), facts.segment_start);
-        self.generations.insert(facts.epoch.0, facts.generation);
+        self.epochs.insert(facts.generation, facts.epoch);
         self.reach(facts.generation, facts.end);
     }
 
@@ -76,11 +77,49 @@ impl Holdings {
 
     /// Whether nothing tells which epoch `generation` has: a gap was noted, and nothing after it yet.
     pub(super) fn is_unnamed(&self, generation: Generation) -> bool {
-        self.generations.values().all(|known| *known != generation)
+        !self.epochs.contains_key(&generation)
     }
 
+    /// The newest one of that epoch.
     pub(super) fn generation_of(&self, epoch: Epoch) -> Option<Generation> {
-        self.generations.get(&epoch.0).copied()
+        let found = self.epochs.iter().rev();
+        let mut found = found.filter(|(_, known)| **known == epoch);
+        found.next().map(|(generation, _)| *generation)
+    }
+
+    /// Whether both number the incarnations alike, as far as both know them.
+    pub(super) fn agrees_with(&self, other: &Self) -> bool {
+        let mut epochs = self.epochs.iter();
+        epochs.all(|(generation, epoch)| {
+            other
+                .epochs
+                .get(generation)
+                .is_none_or(|known| known == epoch)
+        })
+    }
+
+    /// The pieces, by name.
+    pub(super) fn names(&self) -> impl Iterator<Item = &LogName> {
+        self.pieces.keys()
+    }
+
+    /// Whether pieces have anything between the LSNs of `name`.
+    pub(super) fn meets(&self, name: &LogName) -> bool {
+        self.names()
+            .any(|piece| piece.first < name.end && name.first < piece.end)
+    }
+
+    /// Whether pieces have all records of `name`.
+    pub(super) fn covers(&self, name: &LogName) -> bool {
+        let mut at = name.first;
+        let of_generation = |one: &&LogName| one.generation == name.generation;
+        for piece in self.names().filter(of_generation) {
+            if at >= name.end || piece.first > at {
+                break;
+            }
+            at = at.max(piece.end);
+        }
+        at >= name.end
     }
 
     /// The small pieces at the end of what there is of a segment, each beginning where the one before

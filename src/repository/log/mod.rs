@@ -33,6 +33,7 @@
 mod archiver;
 mod catalog;
 mod check;
+mod copy;
 #[cfg(test)]
 mod gap_test;
 mod holdings;
@@ -48,9 +49,11 @@ mod retention;
 pub use archiver::{Archiver, StepReport};
 pub use catalog::{CoveredRun, LogCatalog, LogGap, LogLine, PieceUse};
 pub(in crate::repository) use check::check_piece;
+pub use copy::LogCopyReport;
+pub(in crate::repository) use copy::copy_logs;
 pub(in crate::repository) use name::FOLDER;
 pub use name::{Generation, LineId};
 pub use piece::{CommitStamp, Piece, PieceFacts, read_piece};
 #[cfg(test)]
 pub(in crate::repository) use piece::{Draft, store_draft};
-pub(in crate::repository) use retention::{LogPrune, count_pieces, has_gap_after};
+pub(in crate::repository) use retention::{LogPrune, has_gap_after};

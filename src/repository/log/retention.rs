@@ -57,6 +57,29 @@ impl LogPrune {
             .collect())
     }
 
+    /// What of the log in `repository` the backups can go on with, by line: all but what is needless, of those
+    /// lines that have a backup, or forked from one that has.
+    ///
+    /// Errors: `Io` of the listing.
+    pub(super) fn wanted(&self, repository: &Repository) -> Result<BTreeMap<LineId, Vec<LogName>>> {
+        let names = repository.store().list(FOLDER)?;
+        let names: Vec<LogName> = names
+            .iter()
+            .filter_map(|name| LogName::parse(name))
+            .collect();
+        let parents = parents(repository, &names);
+        let mut wanted: BTreeMap<LineId, Vec<LogName>> = BTreeMap::new();
+        for name in names {
+            let is_after = |oldest: &Lsn| *oldest < name.end;
+            if self.oldest.get(&name.line).is_some_and(is_after)
+                || self.has_older_line(name.line, &parents)
+            {
+                wanted.entry(name.line).or_default().push(name);
+            }
+        }
+        Ok(wanted)
+    }
+
     /// Whether there is a backup of a history that `line` forked from.
     fn has_older_line(&self, line: LineId, parents: &BTreeMap<LineId, HistoryId>) -> bool {
         let mut at = line;
@@ -75,15 +98,6 @@ impl LogPrune {
         }
         true
     }
-}
-
-/// How many pieces there are.
-///
-/// Errors: `Io` of the listing.
-pub(in crate::repository) fn count_pieces(repository: &Repository) -> Result<u64> {
-    let names = repository.store().list(FOLDER)?;
-    let names = names.iter().filter_map(|name| LogName::parse(name));
-    Ok(names.filter(|name| !name.is_gap).count() as u64)
 }
 
 fn parents(repository: &Repository, names: &[LogName]) -> BTreeMap<LineId, HistoryId> {
