@@ -64,7 +64,7 @@ fn commands_of_the_readme_work_as_they_stand() {
 /// The recovery from a clean machine among them.
 #[test]
 fn commands_of_the_page_about_backups_work_as_they_stand() {
-    if is_missing(&["bash", "awk", "sqlite3"]) {
+    if is_missing(&["bash", "awk", "redis-cli", "sqlite3"]) {
         return;
     }
     run_blocks_of("docs/backup.md");

@@ -38,7 +38,8 @@ From the first run on the engine keeps log until it is archived, within serve --
 to go before is a gap, which is recorded, and the next backup of type auto is full. To end that,
 remove DIR/archive.
 
-Exits 0; 3 if there is a gap, which is named; 11 if the same log is archived by another process,
+Exits 0; 3 if there is a gap, which is named, or if the machine was put back with its memory, so that
+its log is not what was archived of it (that is noticed, and archived anew); 11 if the same log is archived by another process,
 another copy of the database was archived there meanwhile, or the directory is in use by an engine
 that answers no questions; 12 if the log is damaged. --json
 prints lines, of which message_type says what they are: progress, and at the end summary or error.
@@ -85,6 +86,8 @@ struct Tally {
     bytes: u64,
     bytes_stored: u64,
     gaps: Vec<GapRow>,
+    /// Where what is archived anew begins, if the machine was put back with its memory.
+    put_back_lsn: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -159,7 +162,7 @@ pub(crate) fn run(args: &ArchiveArgs, note: &mut Note) -> Outcome {
 
 /// Tells what it came to, and gives the exit code.
 fn tell(tally: &Tally, is_json: bool) -> Exit {
-    let exit = match tally.gaps.is_empty() {
+    let exit = match tally.gaps.is_empty() && tally.put_back_lsn.is_none() {
         true => Exit::Done,
         false => Exit::LeftOut,
     };
@@ -195,6 +198,15 @@ impl Tally {
         self.pieces += report.pieces;
         self.bytes += report.bytes;
         self.bytes_stored += report.bytes_stored;
+        if let Some(first) = report.put_back {
+            output::problem(&format!(
+                "the log is not the one that was archived: the machine was put back to an earlier state with its \
+                 memory, or is a copy of another one that runs. From LSN {first} on it is archived anew, and \
+                 commits that were archived before and are not in it do not count any more; the next backup of \
+                 type auto is full"
+            ));
+            self.put_back_lsn = Some(first.0);
+        }
         for gap in &report.gaps {
             tell_gap(gap);
             self.gaps.push(GapRow::of(gap));

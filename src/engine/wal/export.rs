@@ -98,6 +98,30 @@ impl LogSegment {
         Ok(LogRecords { bytes, commits })
     }
 
+    /// Its bytes from `from` on and before `until`, unchecked.
+    ///
+    /// Errors: `Log` if they are not there; `Io`, `NotFound` if it was removed meanwhile.
+    pub(crate) fn read_bytes(&self, disk: &dyn Disk, from: Lsn, until: Lsn) -> Result<Vec<u8>> {
+        let file = self.open(disk)?;
+        let count = usize::try_from(until.0.saturating_sub(from.0)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; count];
+        let into = from.0.saturating_sub(self.header.start.0);
+        let found = os::read_up_to(
+            &*file,
+            &mut bytes,
+            into.saturating_add(SEGMENT_HEADER_BYTES),
+        );
+        let failed = EngineError::io_at("read", FileRole::WalSegment, &self.path);
+        match found.map_err(failed)? == count {
+            true => Ok(bytes),
+            false => Err(EngineError::Log {
+                segment: self.path.clone(),
+                at: from,
+                fault: LogFault::Gap { next: self.end },
+            }),
+        }
+    }
+
     fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn File>> {
         let failed = |op| EngineError::io_at(op, FileRole::WalSegment, &self.path);
         let file = disk.open(&self.path, OpenMode::Read);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::engine::error::{EngineError, LogFault};
 use crate::engine::{ArchiveCursor, Fork, LogSegment, LogState};
+use crate::id::Epoch;
 use crate::lsn::Lsn;
 use crate::os::Host;
 use crate::repository::catalog::Repository;
@@ -16,6 +17,7 @@ use crate::repository::log::catalog::LogGap;
 use crate::repository::log::holdings::Holdings;
 use crate::repository::log::leisure::Leisure;
 use crate::repository::log::name::{Generation, LineId, LogName};
+use crate::repository::log::past::{Overlap, OverlapError, Tail};
 use crate::repository::log::piece::{CommitStamp, Draft, PIECE_BYTES, store_piece};
 use crate::repository::progress::Control;
 use crate::repository::store::{LineLock, Put};
@@ -46,6 +48,8 @@ struct Line {
     holdings: Holdings,
     /// What the cursor says.
     cursor: Lsn,
+    /// What was archived or compared last.
+    tail: Option<Tail>,
     lock: Box<dyn LineLock>,
 }
 
@@ -68,6 +72,9 @@ pub struct StepReport {
     pub last_commit: Option<CommitStamp>,
     /// Log that was gone before it could be archived.
     pub gaps: Vec<LogGap>,
+    /// The log is not what was archived of it, from this LSN on or later: the machine was put back with its memory.
+    /// What was archived after that does not count any more (LA9).
+    pub put_back: Option<Lsn>,
 }
 
 impl Archiver {
@@ -121,6 +128,7 @@ impl Archiver {
             commits: 0,
             last_commit: None,
             gaps: std::mem::take(&mut self.untold),
+            put_back: None,
         };
         let outcome = self.step_line(&mut line, state, &mut report, control);
         report.archived = line.holdings.position;
@@ -161,6 +169,7 @@ impl Archiver {
         control: &Control,
     ) -> Result<()> {
         let segments = self.segments(state)?;
+        self.notice_put_back(line, &segments, report)?;
         self.refuse_other_copy(line, segments.last())?;
         for segment in segments.iter().filter(|segment| segment.has_records()) {
             if self.take_segment(line, segment, report, control)? {
@@ -194,6 +203,69 @@ impl Archiver {
         }
     }
 
+    /// Begins with a later generation where the log is not what was archived of it (LA9): from the first segment of
+    /// that incarnation on, since nobody knows where it began to be another.
+    fn notice_put_back(
+        &self,
+        line: &mut Line,
+        segments: &[LogSegment],
+        report: &mut StepReport,
+    ) -> Result<()> {
+        let holdings = &mut line.holdings;
+        let Some(newest) = holdings.newest() else {
+            return Ok(());
+        };
+        let last = segments.last().filter(|_| holdings.is_unnamed(newest));
+        if let Some(epoch) = last.map(|last| last.header.epoch)
+            && holdings.generation_of(epoch).is_some()
+            && first_of(segments, epoch) == Some(holdings.position)
+        {
+            // This was interrupted when the gap was noted, and nothing after it yet.
+            holdings.begin(newest, epoch, holdings.position);
+        }
+        let Some(overlap) = Overlap::find(holdings, segments) else {
+            return Ok(());
+        };
+        let disk = &*self.host.disk;
+        let is_same = overlap.is_same(&self.repository, disk, holdings, &mut line.tail);
+        let is_same = is_same.map_err(|error| match error {
+            OverlapError::Log(error) => self.log_error()(error),
+            OverlapError::Archive(error) => error,
+        })?;
+        let epoch = holdings.newest_epoch();
+        let first = epoch.and_then(|epoch| first_of(segments, epoch));
+        let (false, Some(epoch), Some(first)) = (is_same, epoch, first) else {
+            return Ok(());
+        };
+        let generation = Generation(newest.0.saturating_add(1));
+        let cursor = ArchiveCursor::read(&self.host, &self.dir, self.repository.id());
+        let known = cursor.map_or(Lsn::ZERO, |cursor| cursor.archived);
+        let lost = LogGap {
+            first: known,
+            end: first,
+            generation,
+        };
+        // So that no backup goes on from one of what does not count (LA5).
+        let given_up = LogGap {
+            first,
+            end: holdings.position,
+            generation: newest,
+        };
+        let gaps = [lost, given_up];
+        for gap in gaps.iter().filter(|gap| gap.first < gap.end) {
+            let object = gap_name(line.id, gap).object();
+            self.repository.store().put(&object, &[], Put::Replace)?;
+        }
+        self.repository.store().settle()?;
+        if lost.first < lost.end {
+            report.gaps.push(lost);
+        }
+        report.put_back = Some(first);
+        line.tail = None;
+        line.holdings.begin(generation, epoch, first);
+        Ok(())
+    }
+
     /// The line of `state`: the one at hand, or it is begun with (LA8).
     fn take_line(&mut self, state: &LogState) -> Result<Line> {
         let id = LineId {
@@ -202,7 +274,11 @@ impl Archiver {
         };
         if let Some(line) = self.line.take().filter(|line| line.id == id) {
             line.lock.confirm()?;
-            return Ok(line);
+            // Whoever was put back with its memory does not know what it archived after that (LA9).
+            let is_news = line.holdings.position < state.durable;
+            if !is_news || !line.holdings.is_behind(&self.repository, id)? {
+                return Ok(line);
+            }
         }
         let store = self.repository.store();
         let lock = store.lock_line(&id.to_string())?;
@@ -226,6 +302,7 @@ impl Archiver {
             fork: state.fork,
             holdings,
             cursor: Lsn::MAX,
+            tail: None,
             lock,
         };
         // Before the segments are looked at: from here on none goes unseen (LA3). It says no more than it
@@ -318,13 +395,7 @@ impl Archiver {
                 end: start,
                 generation,
             };
-            let name = LogName {
-                line: line.id,
-                generation,
-                first: gap.first,
-                end: gap.end,
-                is_gap: true,
-            };
+            let name = gap_name(line.id, &gap);
             // First of all: should something fail now, the next step may find it known.
             let is_other = |one: &LogGap| (one.generation, one.first) != (generation, position);
             report.gaps.retain(is_other);
@@ -364,6 +435,7 @@ impl Archiver {
         };
         let facts = store_piece(&self.repository, &draft, &self.leisure)?;
         line.holdings.add(&facts);
+        line.tail = Some(Tail::of(&records.bytes, facts.end));
         if let Some(report) = report {
             report.pieces += 1;
             report.bytes += facts.bytes();
@@ -406,6 +478,22 @@ impl Archiver {
         }
         Ok(())
     }
+}
+
+fn gap_name(line: LineId, gap: &LogGap) -> LogName {
+    LogName {
+        line,
+        generation: gap.generation,
+        first: gap.first,
+        end: gap.end,
+        is_gap: true,
+    }
+}
+
+/// Where the first of `segments` that is of `epoch` and has records starts.
+fn first_of(segments: &[LogSegment], epoch: Epoch) -> Option<Lsn> {
+    let is_of = |one: &&LogSegment| one.header.epoch == epoch && one.has_records();
+    segments.iter().find(is_of).map(|first| first.header.start)
 }
 
 /// Whether a segment was removed before it was read, or there is another one of its name.

@@ -75,6 +75,53 @@ impl Holdings {
         self.newest
     }
 
+    /// The epoch of the newest one, if a piece tells it.
+    pub(super) fn newest_epoch(&self) -> Option<Epoch> {
+        self.epochs.get(&self.newest?).copied()
+    }
+
+    /// From here on there is `generation`, of `epoch`, from `start` on.
+    pub(super) fn begin(&mut self, generation: Generation, epoch: Epoch, start: Lsn) {
+        self.epochs.insert(generation, epoch);
+        (self.newest, self.position) = (Some(generation), start);
+    }
+
+    /// Whether `repository` has something of `line` that is later than what this knows of.
+    ///
+    /// Errors: `Io` of the listing.
+    pub(super) fn is_behind(&self, repository: &Repository, line: LineId) -> Result<bool> {
+        let names = repository.store().list(FOLDER)?;
+        let mut names = names.iter().filter_map(|name| LogName::parse(name));
+        let is_later = |name: &LogName| {
+            self.newest.is_none_or(|newest| newest < name.generation)
+                || (self.newest == Some(name.generation) && self.position < name.end)
+        };
+        Ok(names.any(|name| name.line == line && is_later(&name)))
+    }
+
+    /// The piece of the newest generation that has what is right before `at`.
+    ///
+    /// Errors: of reading its head; one that is damaged is none.
+    pub(super) fn piece_before(
+        &self,
+        repository: &Repository,
+        at: Lsn,
+    ) -> Result<Option<PieceFacts>> {
+        let is_there = |name: &&LogName| {
+            Some(name.generation) == self.newest && name.first < at && at <= name.end
+        };
+        let Some(name) = self.names().find(is_there) else {
+            return Ok(None);
+        };
+        match read_facts(repository, name) {
+            Ok(facts) => Ok(Some(facts)),
+            Err(error @ (RepositoryError::Missing { .. } | RepositoryError::Io { .. })) => {
+                Err(error)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
     /// Whether nothing tells which epoch `generation` has: a gap was noted, and nothing after it yet.
     pub(super) fn is_unnamed(&self, generation: Generation) -> bool {
         !self.epochs.contains_key(&generation)

@@ -27,6 +27,8 @@
 //! * LA7 A piece goes only when settled pieces have all of its records, or when no backup that is left can
 //!   go on with it.
 //! * LA8 One archiver writes a line at a time. It needs no writer's lock, and nobody waits for it.
+//! * LA9 Nothing is appended to what it does not go on from: where an incarnation has other records than it was
+//!   archived with, it is archived anew, as a later generation.
 //!
 //! Not here: asking the engine, waiting, signals (`cli`); what the engine keeps (`engine::wal`).
 
@@ -43,6 +45,9 @@ mod leisure;
 #[cfg(test)]
 mod model_test;
 mod name;
+mod past;
+#[cfg(test)]
+mod past_test;
 mod piece;
 mod retention;
 
