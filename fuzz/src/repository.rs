@@ -4,11 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use stillfs::codec;
+use stillfs::engine::LogState;
 use stillfs::os::{Host, OpenMode, read_exact_at};
 use stillfs::repository::crypt::{NewKeys, Unlock};
+use stillfs::repository::log::{Archiver, LogCatalog, read_piece};
 use stillfs::repository::pack::{PackBuilder, PackId, SealedFrame, Slot};
 use stillfs::repository::store::{Put, Store};
-use stillfs::repository::{Compression, Digest, Repository};
+use stillfs::repository::{Compression, Control, Digest, Repository};
+
+use crate::page_image::mend_sector;
+use crate::sample;
 
 /// The pack that [`PACK`] is.
 pub const ID: PackId = PackId([5; 16]);
@@ -78,6 +83,46 @@ pub static MANIFEST: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let name = "tests/fixtures/repository-1/backups/20261120T190729Z-1f3a5c7e";
     std::fs::read(root.join(name)).expect("the fixture is there")
 });
+
+/// Bytes of the head of a piece of a log.
+const PIECE_HEAD_BYTES: usize = 696;
+
+/// The name of a piece of a log, and its bytes; its records are not compressed.
+pub static PIECE: LazyLock<(String, Vec<u8>)> = LazyLock::new(|| {
+    let fine = "nothing fails on these machines";
+    let host = Host::simulated(1).host;
+    let open = || Repository::open_or_create(&host, Path::new("/r")).expect(fine);
+    let machine = sample::machine_with(&sample::KILLED);
+    let dir = Path::new(sample::DIR);
+    let state = LogState::settle(&machine.host, dir).expect("the database is sound");
+    let mut archiver = Archiver::new(&machine.host, dir, open());
+    archiver.step(&state, &Control::default()).expect(fine);
+    drop(archiver);
+    let repository = open();
+    let catalog = LogCatalog::read(&repository).expect(fine);
+    let line = catalog.lines().next().expect("a line");
+    let facts = line.runs[0].pieces[0].facts.clone();
+    let records = read_piece(&repository, &facts).expect(fine).records;
+    let mut piece = read(repository.store().as_ref(), &facts.object());
+    piece.truncate(PIECE_HEAD_BYTES);
+    codec::put(&mut piece, 12, &1_u32.to_le_bytes());
+    codec::put(&mut piece, 56, &(records.len() as u64).to_le_bytes());
+    piece.extend(records);
+    mend_piece(&mut piece);
+    (facts.object(), piece)
+});
+
+/// Mends the digest, of records that are not compressed, and the checksums of a piece of a log.
+pub fn mend_piece(piece: &mut [u8]) {
+    let Some((head, records)) = piece.split_at_mut_checked(PIECE_HEAD_BYTES) else {
+        return;
+    };
+    codec::put(head, 144, &Digest::of(records).0);
+    mend_sector(&mut head[176..], 0);
+    put_crc(head, 688, crc32fast::hash(records));
+    let crc = crc32fast::hash(&head[..692]);
+    put_crc(head, 692, crc);
+}
 
 fn read(store: &dyn Store, object: &str) -> Vec<u8> {
     let bytes = store.size(object).expect("it was put");

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use stillfs::database::{Create, Engine};
+use stillfs::id::HistoryId;
 use stillfs::os::{Host, SimulatedHost};
 use stillfs::page::PageSize;
 use stillfs::{Database, EngineOptions};
@@ -58,6 +59,41 @@ pub static PINNED: LazyLock<Files> = LazyLock::new(|| {
     let files = read_all(&machine.disk, &FOLDERS);
     drop((first, second));
     files
+});
+
+/// What a restore to a point in time begins with.
+#[derive(Clone, Debug)]
+pub struct Archived {
+    /// A page file that needs no log.
+    pub page_file: Vec<u8>,
+    /// The segment that goes on from it.
+    pub segment: Vec<u8>,
+    /// The number of the commit that the page file shows.
+    pub timestamp: u64,
+    /// The history of both.
+    pub history: HistoryId,
+}
+
+/// A page file, and several commits after it.
+pub static ARCHIVED: LazyLock<Archived> = LazyLock::new(|| {
+    let machine = Host::simulated(5);
+    let engine = open(&machine);
+    engine.close().expect("nothing fails on this machine");
+    drop(engine);
+    let page_file = content(&read_all(&machine.disk, &FOLDERS[..1]), "data.pages");
+    let engine = Engine::open(&machine.host, Path::new(DIR), &options(), None);
+    let engine = engine.expect("the database is sound");
+    let timestamp = engine.stats().timestamp;
+    write_more(&engine);
+    let files = read_all(&machine.disk, &FOLDERS[..2]);
+    let is_log = |path: &Path| path.extension().is_some_and(|ending| ending == "wal");
+    let mut segments = files.into_iter().rev().filter(|(path, _)| is_log(path));
+    Archived {
+        page_file,
+        segment: segments.next().expect("it has a log").1,
+        timestamp,
+        history: engine.identity().history,
+    }
 });
 
 /// A machine that has `files`.

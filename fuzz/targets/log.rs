@@ -1,5 +1,6 @@
 //! A log as a hostile writer leaves it: segments of real records with patches, or records of the
-//! fuzzer's own, with checksums that are right; then the whole recovery.
+//! fuzzer's own, with checksums that are right; then the whole recovery, or a replay over a page file that
+//! needs no log.
 #![no_main]
 
 use std::collections::HashMap;
@@ -9,6 +10,9 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use stillfs::codec;
 use stillfs::database::Engine;
+use stillfs::engine::{LogPart, Proof, Replay, ReplayRoom, ReplayTarget};
+use stillfs::lsn::{Lsn, Timestamp};
+use stillfs::os::OpenMode;
 use stillfs_fuzz::input::Input;
 use stillfs_fuzz::page_image::{PAGE_BYTES, field, mend_page, mend_sector};
 use stillfs_fuzz::{sample, walk};
@@ -29,24 +33,22 @@ fuzz_target!(
     init: stillfs_fuzz::plant(&[
         vec![0],
         vec![1, 5, 2, 0],
+        // A replay, to some commit.
+        vec![8, 3],
+        vec![10, 2, 3, 0, 3, 0],
         // An image of page 5, a delta upon it, the commits.
         vec![2, 1, 5, 0, 0, 0, 3, 2, 5, 1, 100, 0, 4, 0, 9, 9, 9, 9, 3, 0],
     ]),
     |data: &[u8]| {
         let mut input = Input::new(data);
         let mode = input.u8();
+        if mode & 8 != 0 {
+            return replay(mode, &mut input);
+        }
         let mut files = sample::KILLED.clone();
         for (path, bytes) in &mut files {
             if path.extension().is_some_and(|ending| ending == "wal") {
-                match mode & 3 {
-                    0 => drop(input.patch(bytes, 512)),
-                    1 => {
-                        input.patch(bytes, 512);
-                        mend_sector(bytes, 0);
-                        mend_records(bytes);
-                    }
-                    _ => forge(bytes, &mut input),
-                }
+                spoil(bytes, mode, 1000, &mut input);
             }
         }
         let machine = sample::machine_with(&files);
@@ -63,6 +65,58 @@ fuzz_target!(
         }
     }
 );
+
+/// Patches a segment, or makes one of the fuzzer's own, whose first commit follows that of `timestamp`.
+fn spoil(segment: &mut Vec<u8>, mode: u8, timestamp: u64, input: &mut Input<'_>) {
+    match mode & 3 {
+        0 => drop(input.patch(segment, 512)),
+        1 => {
+            input.patch(segment, 512);
+            mend_sector(segment, 0);
+            mend_records(segment);
+        }
+        _ => forge(segment, timestamp, input),
+    }
+}
+
+/// Replays the spoilt log of an archive over the page file of a backup; what comes out is a database.
+fn replay(mode: u8, input: &mut Input<'_>) {
+    let mut archived = sample::ARCHIVED.clone();
+    let target = archived.timestamp + u64::from(input.u8() % 8);
+    spoil(&mut archived.segment, mode, archived.timestamp, input);
+    let first = Lsn(field(&archived.segment, 56));
+    let Some((header, records)) = archived.segment.split_at_checked(SEGMENT_HEADER_BYTES) else {
+        return;
+    };
+    let Ok(part) = LogPart::check(header, first, records.to_vec()) else {
+        return;
+    };
+    let path = Path::new(sample::DIR).join("data.pages");
+    let machine = sample::machine_with(&vec![(path.clone(), archived.page_file)]);
+    let file = machine.host.disk.open(&path, OpenMode::ReadWrite);
+    let file = file.expect("it was made");
+    let scratch_path = Path::new(sample::DIR).join("scratch");
+    let scratch = || machine.host.disk.open(&scratch_path, OpenMode::CreateNew);
+    let room = ReplayRoom {
+        cache_bytes: if mode & 4 == 0 { 1 << 20 } else { 1 << 13 },
+        scratch: &scratch,
+    };
+    let target = ReplayTarget::Timestamp(Timestamp(target));
+    let begun = Replay::begin(&*file, &path, target, room);
+    let mut replay = begun.expect("the page file is not after any target");
+    if replay
+        .apply(&part, archived.history, Lsn(u64::MAX))
+        .is_err()
+    {
+        return;
+    }
+    if let Ok(replayed) = replay.finish(Proof::ReadBack) {
+        let engine = Engine::open_read_only(&machine.host, Path::new(sample::DIR), 1 << 20);
+        let engine = engine.expect("what was replayed needs no log");
+        assert_eq!(engine.stats().timestamp, replayed.point.timestamp.0);
+        walk::look(&engine);
+    }
+}
 
 fn mend_record(salt: &[u8], record: &mut [u8]) {
     let mut crc = crc32fast::Hasher::new();
@@ -99,8 +153,8 @@ struct Forged {
 }
 
 /// Replaces a segment's records by those that the input describes, commit by commit.
-fn forge(segment: &mut Vec<u8>, input: &mut Input<'_>) {
-    let (mut clock, mut images) = (1000, HashMap::new());
+fn forge(segment: &mut Vec<u8>, timestamp: u64, input: &mut Input<'_>) {
+    let (mut clock, mut images) = (timestamp, HashMap::new());
     segment.truncate(SEGMENT_HEADER_BYTES);
     for _ in 0..16 {
         let mut records = Vec::new();
@@ -111,8 +165,9 @@ fn forge(segment: &mut Vec<u8>, input: &mut Input<'_>) {
             if input.is_empty() || records.len() == 16 {
                 break;
             }
-            clock += 1;
-            records.push(record(input, clock));
+            let next = record(input, clock + 1);
+            clock += u64::from(next.kind == COMMIT);
+            records.push(next);
         }
         append(segment, records, &mut images);
         if input.is_empty() {

@@ -1,18 +1,24 @@
-//! A pack with patches in its header, its frames, its directory and its trailer, read to the last unit.
+//! A pack with patches in its header, its frames, its directory and its trailer, read to the last unit; and a
+//! piece of a log with patches, read to the last record.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use stillfs::engine::LogPart;
 use stillfs::repository::Digest;
+use stillfs::repository::log::{LogCatalog, read_piece};
 use stillfs::repository::pack::PackDirectory;
 use stillfs::repository::store::Put;
 use stillfs_fuzz::input::Input;
-use stillfs_fuzz::repository::{ID, PACK, mend_pack, repository};
+use stillfs_fuzz::repository::{ID, PACK, PIECE, mend_pack, mend_piece, repository};
 
 fuzz_target!(
-    init: stillfs_fuzz::plant(&[vec![0; 4], vec![1; 8], vec![1, 3, 9, 0x14, 0, 1]]),
+    init: stillfs_fuzz::plant(&[vec![0; 4], vec![1; 8], vec![1, 3, 9, 0x14, 0, 1], vec![2; 4], vec![3; 8]]),
     |data: &[u8]| {
         let mut input = Input::new(data);
         let how = input.u8();
+        if how & 2 == 2 {
+            return piece(how, &mut input);
+        }
         let mut pack = PACK.clone();
         // The fields of the directory are few bytes among those of the digests.
         input.patch(&mut pack, 12);
@@ -49,3 +55,29 @@ fuzz_target!(
         assert_eq!(next as usize, directory.slots.len());
     }
 );
+
+/// What is believed of a piece has its digest, and the catalog names no more than it has.
+fn piece(how: u8, input: &mut Input<'_>) {
+    let (name, mut bytes) = PIECE.clone();
+    input.patch(&mut bytes, 24);
+    if how & 1 == 1 {
+        mend_piece(&mut bytes);
+    }
+    let repository = repository();
+    let put = repository.store().put(&name, &[&bytes], Put::New);
+    put.expect("nothing fails on this machine");
+    let catalog = LogCatalog::read(&repository).expect("damage is in the catalog");
+    for part in catalog
+        .lines()
+        .flat_map(|line| &line.runs)
+        .flat_map(|run| &run.pieces)
+    {
+        assert!(part.facts.first <= part.from && part.until <= part.facts.end);
+        let Ok(read) = read_piece(&repository, &part.facts) else {
+            continue;
+        };
+        assert_eq!(read.records.len() as u64, part.facts.bytes());
+        assert_eq!(Digest::of(&read.records), part.facts.digest);
+        let _ = LogPart::check(&read.segment, read.facts.first, read.records);
+    }
+}
