@@ -19,12 +19,12 @@ use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::job::{self, Audience};
 use crate::cli::mount::absolute;
-use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::{Host, priority};
+use crate::repository::Control;
 use crate::repository::log::{Archiver, LogGap, StepReport};
-use crate::repository::{Control, Repository};
 
 /// Arguments of `stillfs archive`.
 #[derive(Debug, Args)]
@@ -53,7 +53,7 @@ pub(crate) struct ArchiveArgs {
     pub(crate) dir: PathBuf,
     /// The repository: a directory, which is made if it is not there
     #[arg(long, value_name = "REPO", env = "STILLFS_REPO")]
-    pub(crate) repo: PathBuf,
+    pub(crate) repo: RepositoryPlace,
     #[command(flatten)]
     pub(crate) key: KeyArgs,
     /// Go on until told to stop
@@ -108,18 +108,17 @@ struct Summary<'a> {
 pub(crate) fn run(args: &ArchiveArgs, note: &mut Note) -> Outcome {
     let host = Host::system();
     let dir = absolute(&args.dir)?;
-    let place = nesting::real(&args.repo);
-    if nesting::place_in(&dir, &place).is_some() || nesting::place_in(&place, &dir).is_some() {
+    let place = args.repo.real();
+    if place.overlaps(&RepositoryPlace::Folder(dir.clone())) {
         return Err(Failure::usage(anyhow::anyhow!(
             "{} and {} are one place, or one lies in the other",
             output::path(&dir),
-            output::path(&place)
+            place
         )));
     }
     let interrupt = Interrupt::listen()?;
     state::refuse_other(&host, &dir)?;
-    let unlock = args.key.unlock()?;
-    let repository = Repository::open_or_create_with(&host, &place, &unlock)?;
+    let repository = args.key.open_or_create(&host, &place)?;
     let mut archiver = Archiver::new(&host, &dir, repository);
     if args.follow {
         // Whoever commits is waited for as long as the lag leaves time.
@@ -134,7 +133,7 @@ pub(crate) fn run(args: &ArchiveArgs, note: &mut Note) -> Outcome {
                 host: &host,
                 dir: &dir,
                 place: &place,
-                unlock: &unlock,
+                key: &args.key,
                 archiver: &mut archiver,
                 max_lag: args.max_lag,
                 audience: Audience::of(args.json),

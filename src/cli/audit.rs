@@ -6,6 +6,7 @@ use crate::cli::exit::{Exit, Outcome};
 use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::process::{effective_user, user_name};
 use crate::os::{Host, machine};
 use crate::repository::{AuditEvent, Repository, record_audit};
@@ -31,6 +32,14 @@ impl Note {
             ..Self::default()
         }
     }
+
+    /// Of a command about the repository at `place`.
+    pub(crate) fn of_repository(place: &RepositoryPlace) -> Self {
+        Self {
+            path: Some(place.real().text()),
+            ..Self::default()
+        }
+    }
 }
 
 /// Runs `work`, and adds to the log of the repository at `place` what it came to. Where there is no
@@ -39,7 +48,7 @@ impl Note {
 /// A log that cannot be written to is told of, and changes nothing else. Errors: those of `work`.
 pub(crate) fn run(
     command: &'static str,
-    (place, key): (&Path, &KeyArgs),
+    (place, key): (&RepositoryPlace, &KeyArgs),
     note: Note,
     work: impl FnOnce(&mut Note) -> Outcome,
 ) -> Outcome {
@@ -50,7 +59,7 @@ pub(crate) fn run(
 pub(crate) fn run_on(
     before: Option<Repository>,
     command: &'static str,
-    (place, key): (&Path, &KeyArgs),
+    (place, key): (&RepositoryPlace, &KeyArgs),
     mut note: Note,
     work: impl FnOnce(&mut Note) -> Outcome,
 ) -> Outcome {
@@ -67,9 +76,8 @@ pub(crate) fn run_on(
 }
 
 /// The repository at `place`, if `key` opens it.
-pub(crate) fn open(place: &Path, key: &KeyArgs) -> Option<Repository> {
-    let unlock = key.unlock().ok()?;
-    Repository::open_with(&Host::system(), &nesting::real(place), &unlock).ok()
+pub(crate) fn open(place: &RepositoryPlace, key: &KeyArgs) -> Option<Repository> {
+    key.open(&Host::system(), place).ok()
 }
 
 /// Adds what a command that was begun at `begun_ns` came to; if that cannot be done, it is told.

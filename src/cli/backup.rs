@@ -20,13 +20,14 @@ use crate::cli::mount::absolute;
 use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::cli::request::{self, SourceArgs, Words};
 use crate::cli::size::{self, ByteSize};
 use crate::mount::MountOptions;
 use crate::os::Host;
 use crate::os::process::raise_file_limit;
 use crate::repository::backup::{BackupOptions, Runner, Wanted};
-use crate::repository::{Compression, Repository, RepositoryError};
+use crate::repository::{Compression, RepositoryError};
 use crate::source::{self, HeaderShown, Kind};
 use pinned::Request;
 
@@ -65,9 +66,9 @@ Examples:
 pub(crate) struct BackupArgs {
     /// A stillfs database (its directory), an SQLite file, or a directory with databases in it
     pub(crate) source: PathBuf,
-    /// The repository: a directory, which is made if it is not there
+    /// The repository: a directory, or s3://BUCKET/PREFIX; it is made if it is not there
     #[arg(long, value_name = "REPO", env = "STILLFS_REPO")]
-    pub(crate) repo: PathBuf,
+    pub(crate) repo: RepositoryPlace,
     /// auto, full, incremental or differential
     #[arg(long = "type", value_name = "TYPE", default_value = "auto", value_parser = wanted)]
     wanted: Wanted,
@@ -110,7 +111,7 @@ pub(crate) struct BackupArgs {
 pub(crate) fn run(args: &BackupArgs, note: &mut Note) -> Outcome {
     let host = Host::system();
     let source = absolute(&args.source)?;
-    let place = nesting::real(&args.repo);
+    let place = args.repo.real();
     let asked = args.asked.resolve(&source)?;
     let words = words(&args.options)?;
     let kind = source::kind_of(&host, &source, &asked.sqlite)?;
@@ -121,7 +122,7 @@ pub(crate) fn run(args: &BackupArgs, note: &mut Note) -> Outcome {
     }
     // Before the pin: what comes from here on ends in an orderly release.
     let interrupt = Interrupt::listen()?;
-    let repository = Repository::open_or_create_with(&host, &place, &args.key.unlock()?)?;
+    let repository = args.key.open_or_create(&host, &place)?;
     let subject = pinned::pin(
         &host,
         &Request {
@@ -147,13 +148,14 @@ impl BackupArgs {
         &self,
         source: &Path,
         kind: Kind,
-        place: &Path,
+        place: &RepositoryPlace,
     ) -> Result<BackupOptions, Failure> {
-        if nesting::place_in(source, place).is_some() {
+        let folder = place.folder();
+        if folder.is_some_and(|folder| nesting::place_in(source, folder).is_some()) {
             return Err(Failure::usage(anyhow::anyhow!(
                 "{} lies in the repository {}",
                 output::path(source),
-                output::path(place)
+                place
             )));
         }
         let given = [
@@ -169,7 +171,8 @@ impl BackupArgs {
             )));
         }
         let mut exclude = self.exclude.clone();
-        if let (Some(inside), Kind::Tree) = (nesting::place_in(place, source), kind) {
+        let inside = folder.and_then(|folder| nesting::place_in(folder, source));
+        if let (Some(inside), Kind::Tree) = (inside, kind) {
             let anchored = format!("/{}", glob::Pattern::escape(&inside.to_string_lossy()));
             exclude.push(glob::Pattern::new(&anchored)?);
             output::problem(&format!(

@@ -3,7 +3,6 @@
 mod logs;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
@@ -12,9 +11,9 @@ use crate::amount::Many;
 use crate::cli::backups::logs::LogRow;
 use crate::cli::exit::{Exit, Outcome};
 use crate::cli::listing;
-use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::{Host, machine};
 use crate::repository::log::LogCatalog;
 use crate::repository::{BackupFacts, BackupId, Repository, RepositoryError, Verified};
@@ -34,8 +33,8 @@ Examples:
   stillfs backups /backup/app
   stillfs backups /backup/app --json")]
 pub(crate) struct BackupsArgs {
-    /// The repository
-    repo: PathBuf,
+    /// The repository: a directory, or s3://BUCKET/PREFIX
+    repo: RepositoryPlace,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -79,8 +78,7 @@ struct DamagedRow {
 
 pub(crate) fn run(args: &BackupsArgs) -> Outcome {
     let host = Host::system();
-    let place = nesting::real(&args.repo);
-    let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
+    let repository = args.key.open(&host, &args.repo)?;
     let catalog = LogCatalog::read(&repository)?;
     let listed = Listed::read(&repository, &catalog)?;
     match args.json {

@@ -30,6 +30,7 @@ use crate::cli::exit::Failure;
 use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::cli::verify::VerifyArgs;
 use crate::os::Host;
 use crate::os::path::{FileType, file_type_of, read_small_file};
@@ -57,8 +58,8 @@ pub(crate) struct Entry {
     pub(crate) name: String,
     #[serde(deserialize_with = "absolute")]
     pub(crate) source: PathBuf,
-    #[serde(deserialize_with = "absolute")]
-    pub(crate) repo: PathBuf,
+    #[serde(deserialize_with = "place")]
+    pub(crate) repo: RepositoryPlace,
     options: Option<Spanned<Vec<String>>>,
     keep: Option<Spanned<KeepRule>>,
     verify: Option<Spanned<VerifyRule>>,
@@ -227,7 +228,7 @@ impl Config {
             if self.entries.iter().any(|other| other.name == entry.name) {
                 return Err(at.refuse(span, format!("there is another [[backup]] {}", entry.name)));
             }
-            let places = |one: &Entry| [&one.source, &one.repo].map(|path| nesting::real(path));
+            let places = |one: &Entry| (nesting::real(&one.source), one.repo.real());
             let of_entry = places(&entry);
             if let Some(other) = self.entries.iter().find(|one| places(one) == of_entry) {
                 let name = &other.name;
@@ -259,7 +260,7 @@ impl Entry {
         let options = self.options.as_ref().map(Spanned::get_ref);
         let options = options.into_iter().flatten();
         let mut words = vec![self.source.as_os_str().to_owned(), "--repo".into()];
-        words.push(self.repo.as_os_str().to_owned());
+        words.push(self.repo.word());
         words.extend(options.map(Into::into));
         let line = Line::try_parse_from(words);
         let args = line.map_err(|error| first_line("options", &error))?.args;
@@ -279,7 +280,7 @@ impl Entry {
     fn relative_key<'a>(&self, args: &'a BackupArgs) -> Option<&'a Path> {
         let options = self.options.as_ref().map(Spanned::get_ref);
         let is_told = |word: &String| {
-            ["--key-file", "--passphrase-file"]
+            ["--key-file", "--passphrase-file", "--cacert"]
                 .iter()
                 .any(|option| word.starts_with(option))
         };
@@ -297,7 +298,7 @@ impl Entry {
         let Some(rule) = self.verify() else {
             return Ok(None);
         };
-        let mut words = vec![self.repo.as_os_str().to_owned(), "--read-data".into()];
+        let mut words = vec![self.repo.word(), "--read-data".into()];
         if rule.restore_test {
             words.push("--restore-test".into());
         }
@@ -393,6 +394,16 @@ fn absolute<'de, D: Deserializer<'de>>(text: D) -> Result<PathBuf, D::Error> {
     match path.is_absolute() {
         true => Ok(path),
         false => Err(D::Error::custom("write an absolute path, as /var/lib/app")),
+    }
+}
+
+fn place<'de, D: Deserializer<'de>>(text: D) -> Result<RepositoryPlace, D::Error> {
+    let text = PathBuf::deserialize(text)?;
+    match RepositoryPlace::parse(text.as_os_str()).map_err(D::Error::custom)? {
+        RepositoryPlace::Folder(path) if path.is_relative() => Err(D::Error::custom(
+            "write an absolute path, as /backup/app, or s3://BUCKET/PREFIX",
+        )),
+        place => Ok(place),
     }
 }
 

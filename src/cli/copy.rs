@@ -1,7 +1,5 @@
 //! `stillfs copy`: backups in a second repository, every byte checked on the way.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use serde::Serialize;
 
@@ -10,11 +8,11 @@ use crate::cli::audit::Note;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::job::{self, Audience};
-use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::{FromKeyArgs, KeyArgs};
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::Host;
-use crate::repository::{BackupId, Control, CopyReport, Repository, copy};
+use crate::repository::{BackupId, Control, CopyReport, copy};
 
 /// Arguments of `stillfs copy`.
 #[derive(Debug, Args)]
@@ -32,9 +30,9 @@ Examples:
   stillfs copy /backup/app /mnt/usb/app latest")]
 pub(crate) struct CopyArgs {
     /// The repository to copy from
-    pub(crate) repo: PathBuf,
+    pub(crate) repo: RepositoryPlace,
     /// The repository to copy to
-    pub(crate) repo2: PathBuf,
+    pub(crate) repo2: RepositoryPlace,
     /// Which backups: names, their beginnings, or latest [default: all]
     #[arg(value_name = "BACKUP")]
     backups: Vec<String>,
@@ -80,15 +78,13 @@ struct FailedRow<'a> {
 
 pub(crate) fn run(args: &CopyArgs, note: &mut Note) -> Outcome {
     let host = Host::system();
-    let (from, to) = (nesting::real(&args.repo), nesting::real(&args.repo2));
-    if nesting::place_in(&to, &from).is_some() || nesting::place_in(&from, &to).is_some() {
+    let (from, to) = (args.repo.real(), args.repo2.real());
+    if from.overlaps(&to) {
         return Err(Failure::usage(anyhow::anyhow!(
-            "{} and {} are one place, or one lies in the other",
-            output::path(&from),
-            output::path(&to)
+            "{from} and {to} are one place, or one lies in the other"
         )));
     }
-    let from = Repository::open_with(&host, &from, &args.from_key.unlock()?)?;
+    let from = args.from_key.open(&host, &from, &args.key)?;
     let ids = match &*args.backups {
         [] => from.ids()?,
         names => {
@@ -96,7 +92,7 @@ pub(crate) fn run(args: &CopyArgs, note: &mut Note) -> Outcome {
             ids.collect::<Result<_, _>>()?
         }
     };
-    let to = Repository::open_or_create_with(&host, &to, &args.key.unlock()?)?;
+    let to = args.key.open_or_create(&host, &to)?;
     let (interrupt, control) = (Interrupt::listen()?, Control::default());
     let work = || copy(&from, &to, &ids, &control);
     let report = job::run("copy", Audience::of(args.json), &interrupt, &control, work)?;

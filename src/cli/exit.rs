@@ -9,6 +9,7 @@ use crate::mount::registry::RegistryError;
 use crate::mount::unmount::UnmountError;
 use crate::pin::{PinError, RefusalKind};
 use crate::repository::RepositoryError;
+use crate::repository::bucket::StoreFault;
 use crate::server::ServerError;
 use crate::source::SourceError;
 use crate::source::sqlite::{RecoveryError, Unpinnable};
@@ -38,6 +39,8 @@ pub(crate) enum Exit {
     PinLost = 13,
     /// The key is wrong, or none was given.
     WrongKey = 14,
+    /// The object store of the repository cannot be reached, or refuses.
+    StoreRefused = 15,
     /// `run`: stillfs itself failed.
     RunFailed = 125,
     /// `run`: COMMAND cannot be run.
@@ -192,6 +195,12 @@ fn exit_of_repository(error: &RepositoryError) -> Exit {
             Exit::RepositoryMissing
         }
         RepositoryError::NoEncrypted { .. } => Exit::RepositoryMissing,
+        RepositoryError::Store { fault, .. } => match fault {
+            StoreFault::NoBucket => Exit::RepositoryMissing,
+            StoreFault::Full { .. } => Exit::Failed,
+            StoreFault::Lapsed => Exit::InUse,
+            _ => Exit::StoreRefused,
+        },
         RepositoryError::KeyNeeded { .. } | RepositoryError::WrongKey { .. } => Exit::WrongKey,
         RepositoryError::Locked { .. }
         | RepositoryError::KeysChanged { .. }

@@ -1,6 +1,5 @@
 //! `stillfs forget`: backups that no rule keeps are forgotten, and with `--prune` their room is given back.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -12,9 +11,9 @@ use crate::cli::bounds::keep_within;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::job::{self, Audience};
-use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::Host;
 use crate::repository::{
     BackupId, Control, ForgetReport, Keep, PruneReport, Reason, Repository, RepositoryError, Run,
@@ -36,8 +35,8 @@ Examples:
   stillfs forget /backup/app 20261120T190729Z-1f3a5c7e
   stillfs forget /backup/app --prune")]
 pub(crate) struct ForgetArgs {
-    /// The repository
-    pub(crate) repo: PathBuf,
+    /// The repository: a directory, or s3://BUCKET/PREFIX
+    pub(crate) repo: RepositoryPlace,
     /// Forget these, by name, and no others
     #[arg(value_name = "BACKUP", conflicts_with = "Rules")]
     backups: Vec<String>,
@@ -101,8 +100,7 @@ pub(crate) fn run(args: &ForgetArgs, note: &mut Note) -> Outcome {
     let keep = args.rules.keep();
     args.refuse_nothing_asked(&keep)?;
     let host = Host::system();
-    let place = nesting::real(&args.repo);
-    let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
+    let repository = args.key.open(&host, &args.repo)?;
     let run = match args.dry_run {
         true => Run::Dry,
         false => Run::Really,

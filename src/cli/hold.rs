@@ -1,16 +1,14 @@
 //! `stillfs hold`: a backup that must not be forgotten.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use crate::cli::audit::Note;
 use crate::cli::exit::{Exit, Outcome};
-use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::Host;
-use crate::repository::{Mark, Repository, RepositoryError};
+use crate::repository::{Mark, RepositoryError};
 
 /// Arguments of `stillfs hold`.
 #[derive(Debug, Args)]
@@ -22,8 +20,8 @@ Examples:
   stillfs hold /backup/app 20261120T190729Z-1f3a5c7e
   stillfs hold /backup/app latest --release")]
 pub(crate) struct HoldArgs {
-    /// The repository
-    pub(crate) repo: PathBuf,
+    /// The repository: a directory, or s3://BUCKET/PREFIX
+    pub(crate) repo: RepositoryPlace,
     /// The backup: its name, the beginning of it, or latest
     backup: String,
     /// Let it go again
@@ -34,8 +32,7 @@ pub(crate) struct HoldArgs {
 }
 
 pub(crate) fn run(args: &HoldArgs, note: &mut Note) -> Outcome {
-    let place = nesting::real(&args.repo);
-    let repository = Repository::open_with(&Host::system(), &place, &args.key.unlock()?)?;
+    let repository = args.key.open(&Host::system(), &args.repo)?;
     let id = repository.find(&args.backup)?;
     note.backups.push(id.to_string());
     let mut hold = |mark: &mut Mark| mark.is_held = !args.release;

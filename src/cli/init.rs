@@ -7,9 +7,9 @@ use clap::Args;
 use crate::amount::Many;
 use crate::cli::audit::{self, Note};
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::nesting;
 use crate::cli::output;
-use crate::cli::repository_key;
+use crate::cli::repository_key::{self, StoreArgs};
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::Host;
 use crate::repository::Repository;
 use crate::repository::crypt::NewKeys;
@@ -35,7 +35,7 @@ Examples:
   stillfs backup /var/lib/app --repo /backup/app --key-file /etc/backup.key")]
 pub(crate) struct InitArgs {
     /// The repository: a directory that is empty or not there yet
-    repo: PathBuf,
+    repo: RepositoryPlace,
     /// Encrypt it for this age recipient; may be given more than once
     #[arg(long, value_name = "RECIPIENT")]
     // Parsed later: what is wrong with it must not be told with it.
@@ -46,6 +46,8 @@ pub(crate) struct InitArgs {
     /// Make one that is not encrypted
     #[arg(long, conflicts_with_all = ["to", "passphrase_file"])]
     plain: bool,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 pub(crate) fn run(args: &InitArgs) -> Outcome {
@@ -61,18 +63,18 @@ pub(crate) fn run(args: &InitArgs) -> Outcome {
             "whom it is encrypted for is not said: give --to or --passphrase-file, or --plain"
         )));
     }
-    let place = nesting::real(&args.repo);
+    let place = args.repo.real();
     let host = Host::system();
     let begun_ns = host.clock.wall_ns();
-    let repository = Repository::create(&host, &place, &keys)?;
+    let repository = Repository::create_store(&host, args.store.at(&host, &place)?, &keys)?;
     let done = Ok(Exit::Done);
     audit::add(&repository, "init", Note::default(), (begun_ns, &done));
     let holders = args.to.len() + usize::from(keys.passphrase.is_some());
     output::line(&match args.plain {
-        true => format!("made {}, not encrypted", output::path(&place)),
+        true => format!("made {}, not encrypted", place),
         false => format!(
             "made {}, encrypted for {}",
-            output::path(&place),
+            place,
             Many(holders as u64, "holder")
         ),
     });

@@ -1,15 +1,15 @@
 //! `stillfs key`: who can open an encrypted repository.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::cli::audit::{self, Note};
 use crate::cli::exit::{Exit, Failure, Outcome};
-use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::{self, KeyArgs};
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::Host;
 use crate::repository::crypt::KeyKeeper;
 
@@ -48,8 +48,8 @@ enum KeyCommand {
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// The repository
-    repo: PathBuf,
+    /// The repository: a directory, or s3://BUCKET/PREFIX
+    repo: RepositoryPlace,
     #[command(flatten)]
     key: KeyArgs,
     /// Print one JSON object
@@ -59,8 +59,8 @@ struct ListArgs {
 
 #[derive(Debug, Args)]
 struct AddArgs {
-    /// The repository
-    repo: PathBuf,
+    /// The repository: a directory, or s3://BUCKET/PREFIX
+    repo: RepositoryPlace,
     /// An age recipient
     #[arg(
         long,
@@ -79,8 +79,8 @@ struct AddArgs {
 
 #[derive(Debug, Args)]
 struct RemoveArgs {
-    /// The repository
-    repo: PathBuf,
+    /// The repository: a directory, or s3://BUCKET/PREFIX
+    repo: RepositoryPlace,
     /// Who: a recipient, or the id of a passphrase, as list shows them
     #[arg(value_name = "WHO")]
     name: String,
@@ -90,8 +90,8 @@ struct RemoveArgs {
 
 #[derive(Debug, Args)]
 struct RotateArgs {
-    /// The repository
-    repo: PathBuf,
+    /// The repository: a directory, or s3://BUCKET/PREFIX
+    repo: RepositoryPlace,
     #[command(flatten)]
     key: KeyArgs,
 }
@@ -136,13 +136,8 @@ pub(crate) fn run(args: &KeyCommandArgs) -> Outcome {
 }
 
 /// Errors: a key that does not open the repository, and those of reading it.
-fn open(repo: &Path, key: &KeyArgs) -> Result<KeyKeeper, Failure> {
-    let unlock = key.unlock()?;
-    Ok(KeyKeeper::open(
-        &Host::system(),
-        &nesting::real(repo),
-        &unlock,
-    )?)
+fn open(repo: &RepositoryPlace, key: &KeyArgs) -> Result<KeyKeeper, Failure> {
+    key.keeper(&Host::system(), repo)
 }
 
 fn change(command: &KeyCommand) -> Outcome {

@@ -17,6 +17,7 @@ use crate::cli::config::{Config, PLACE};
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::cli::watch::Watch;
 use crate::os::Host;
 use crate::os::path::publish_file;
@@ -42,7 +43,7 @@ pub(crate) struct MetricsArgs {
     config: Option<PathBuf>,
     /// Every source in this repository; may be given more than once
     #[arg(long, value_name = "REPO")]
-    repo: Vec<PathBuf>,
+    repo: Vec<RepositoryPlace>,
     #[command(flatten)]
     key: KeyArgs,
     /// Write to this file
@@ -146,7 +147,7 @@ fn publish(textfile: &Path, text: &str) -> io::Result<()> {
 }
 
 /// All metrics, in Prometheus' text format.
-fn text(host: &Host, config: Option<&Config>, repos: (&[PathBuf], &KeyArgs)) -> String {
+fn text(host: &Host, config: Option<&Config>, repos: (&[RepositoryPlace], &KeyArgs)) -> String {
     let watch = Watch::look(host, config, repos);
     let mut exposition = Exposition::default();
     family::of_watch(&watch, &mut exposition);

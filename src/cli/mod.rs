@@ -43,6 +43,7 @@ mod omitted;
 mod output;
 mod probe;
 mod repository_key;
+mod repository_place;
 mod request;
 mod restore;
 mod run;
@@ -250,7 +251,12 @@ fn run_audited(command: &Command) -> Outcome {
         }
         Command::Copy(args) => {
             let work = |note: &mut Note| copy::run(args, note);
-            let outcome = audit::run("copy", (&args.repo2, &args.key), Note::of(&args.repo), work);
+            let outcome = audit::run(
+                "copy",
+                (&args.repo2, &args.key),
+                Note::of_repository(&args.repo),
+                work,
+            );
             (args.json, outcome)
         }
         Command::Archive(args) => {

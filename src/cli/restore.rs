@@ -18,6 +18,7 @@ use crate::cli::listing;
 use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::cli::restore::moment::MomentArgs;
 use crate::os::process::raise_file_limit;
 use crate::os::{Host, machine};
@@ -54,8 +55,8 @@ Examples:
   stillfs restore /backup/app /var/lib/app-at-two --to-time '2026-11-20 14:00'
   stillfs restore /backup/app /var/lib/app-before --to-timestamp 4711 --history 9f3c")]
 pub(crate) struct RestoreArgs {
-    /// The repository
-    repo: PathBuf,
+    /// The repository: a directory, or s3://BUCKET/PREFIX
+    repo: RepositoryPlace,
     /// Where to: a directory, or of an SQLite file the path of the file
     target: PathBuf,
     /// Which backup: its name, the beginning of it, or latest
@@ -121,10 +122,9 @@ struct Summary<'a> {
 
 pub(crate) fn run(args: &RestoreArgs) -> Outcome {
     let host = Host::system();
-    let place = nesting::real(&args.repo);
-    let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
+    let repository = args.key.open(&host, &args.repo)?;
     let target = std::path::absolute(&args.target)?;
-    refuse_nested(&target, &place)?;
+    refuse_nested(&target, &args.repo)?;
     let moment = args.moment.wanted()?;
     let way = moment.as_ref().map(|moment| find_way(&repository, moment));
     let way = way.transpose()?;
@@ -166,7 +166,10 @@ fn tell_left_behind(target: &Path) {
 /// Neither may be replaced by the other, nor grow into it.
 ///
 /// Errors: usage.
-fn refuse_nested(target: &Path, place: &Path) -> Result<(), Failure> {
+fn refuse_nested(target: &Path, place: &RepositoryPlace) -> Result<(), Failure> {
+    let Some(place) = place.folder() else {
+        return Ok(());
+    };
     let refused = |text: &str| {
         let (target, place) = (output::path(target), output::path(place));
         Err(Failure::usage(anyhow!("{target} {text} {place}")))

@@ -66,7 +66,7 @@ pub(crate) fn run(args: &ScheduledArgs) -> Outcome {
     let entries = config.chosen(&args.names)?;
     if args.check {
         for entry in entries {
-            let (source, repo) = (output::path(&entry.source), output::path(&entry.repo));
+            let (source, repo) = (output::path(&entry.source), &entry.repo);
             output::line(&format!("{}  {source} to {repo}", entry.name));
         }
         return Ok(Exit::Done);
@@ -137,8 +137,7 @@ fn note(entry: &Entry) -> Note {
 }
 
 fn open(host: &Host, entry: &Entry) -> Result<Repository, Failure> {
-    let (place, unlock) = (nesting::real(&entry.repo), entry.key().unlock()?);
-    Ok(Repository::open_with(host, &place, &unlock)?)
+    entry.key().open(host, &entry.repo)
 }
 
 fn back_up(_host: &Host, entry: &Entry, _interrupt: &Interrupt) -> Outcome {

@@ -40,6 +40,7 @@ use crate::cli::audit::{self, Note};
 use crate::cli::examiner::Examiner;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::database::{EngineOptions, PinOptions};
 use crate::os::Host;
 use crate::os::path::canonical;
@@ -164,9 +165,9 @@ impl RepositoryStatements {
         self.jobs.start(order, move |control| {
             let mut told = Told::default();
             let dir = database.directory().to_owned();
+            let place = RepositoryPlace::Folder(place);
             let outcome = audit::run("backup", (&place, &key), Note::of(&dir), |note| {
-                let repository =
-                    Repository::open_or_create_with(&Host::system(), &place, &key.unlock()?)?;
+                let repository = key.open_or_create(&Host::system(), &place)?;
                 let subject = Subject::of_database(&database, &PinOptions::default())?;
                 let report = backup(&repository, subject, &BackupOptions::default(), control)?;
                 note.backups.push(report.facts.id.to_string());
@@ -222,8 +223,8 @@ impl RepositoryStatements {
     /// The repository, and the backup in it that is meant.
     fn chosen(&self, from: &From, dir: &Path) -> Result<(Repository, BackupId), Refusal> {
         let choose = || -> Result<_, Failure> {
-            let unlock = self.key.unlock()?;
-            let repository = Repository::open_with(&Host::system(), &from.place, &unlock)?;
+            let place = RepositoryPlace::Folder(from.place.clone());
+            let repository = self.key.open(&Host::system(), &place)?;
             let name = from.backup.as_ref();
             let name = name.map(|name| String::from_utf8_lossy(name).into_owned());
             let dir = canonical(dir).unwrap_or_else(|_| dir.to_owned());

@@ -16,6 +16,7 @@ use crate::cli::kind;
 use crate::cli::output;
 use crate::cli::probe;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::cli::watch::Watch;
 use crate::database::SOCKET_FILE;
 use crate::mount::Registry;
@@ -53,7 +54,7 @@ pub(crate) struct StatusArgs {
     json: bool,
     /// Show the backups of every source in this repository, and no mounts; may be given more than once
     #[arg(long, value_name = "REPO", conflicts_with = "path")]
-    repo: Vec<PathBuf>,
+    repo: Vec<RepositoryPlace>,
     #[command(flatten)]
     key: KeyArgs,
     /// The configuration, whose backups are shown too if no PATH is given: a file, or a folder with *.toml

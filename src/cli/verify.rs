@@ -14,6 +14,7 @@ use crate::cli::job::{self, Audience};
 use crate::cli::nesting;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::Host;
 use crate::repository::{
     BackupId, Control, Depth, Repository, RestoreTest, VerifyFinding, VerifyOptions, VerifyReport,
@@ -41,8 +42,8 @@ Examples:
   stillfs verify /backup/app --sample 5%                   for every day; --read-data for every week
   stillfs verify /backup/app latest --read-data --restore-test --scratch /mnt/large")]
 pub(crate) struct VerifyArgs {
-    /// The repository
-    pub(crate) repo: PathBuf,
+    /// The repository: a directory, or s3://BUCKET/PREFIX
+    pub(crate) repo: RepositoryPlace,
     /// A backup: its name, the beginning of it, or latest [default: all]
     backup: Option<String>,
     /// Read every byte and check it
@@ -95,8 +96,7 @@ struct FindingRow<'a> {
 
 pub(crate) fn run(args: &VerifyArgs, note: &mut Note) -> Outcome {
     let host = Host::system();
-    let place = nesting::real(&args.repo);
-    let repository = Repository::open_with(&host, &place, &args.key.unlock()?)?;
+    let repository = args.key.open(&host, &args.repo)?;
     let backup = args.backup.as_ref().map(|name| repository.find(name));
     let backup = backup.transpose()?;
     let scratch = match &args.scratch {
@@ -140,11 +140,12 @@ pub(crate) fn run(args: &VerifyArgs, note: &mut Note) -> Outcome {
 }
 
 /// Errors: usage, for one in the repository, which is no place for other files.
-fn scratch_outside(scratch: &Path, repository: &Path) -> Result<PathBuf, Failure> {
+fn scratch_outside(scratch: &Path, repository: &RepositoryPlace) -> Result<PathBuf, Failure> {
     let scratch = nesting::real(scratch);
-    match nesting::place_in(&scratch, repository) {
-        None => Ok(scratch),
-        Some(_) => Err(Failure::usage(anyhow::anyhow!(
+    let folder = repository.folder();
+    match folder.is_some_and(|folder| nesting::place_in(&scratch, folder).is_some()) {
+        false => Ok(scratch),
+        true => Err(Failure::usage(anyhow::anyhow!(
             "--scratch {} lies in the repository",
             output::path(&scratch)
         ))),

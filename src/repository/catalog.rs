@@ -9,10 +9,10 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::config::{self, Known};
 use crate::repository::crypt::{self, FreshRing, NewKeys, SealedStore, Unlock};
 use crate::repository::error::{RepositoryError, Result};
-use crate::repository::folder_store::{FolderStore, Found};
+use crate::repository::folder_store::FolderStore;
 use crate::repository::manifest::{BackupFacts, Manifest};
 use crate::repository::mark::Mark;
-use crate::repository::store::{Put, Store, WriterLock};
+use crate::repository::store::{Found, Put, Store, WriterLock};
 
 /// How far ahead a clock may have been when a backup was made for that to make no difference.
 const AHEAD_MAX_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
@@ -46,10 +46,16 @@ impl Repository {
     /// Errors: as for [`Repository::open`], `WrongKey`; `NotEncrypted`, since a repository may have been put
     /// in the place of an encrypted one.
     pub fn open_with(host: &Host, path: &Path, unlock: &Unlock) -> Result<Self> {
-        let store = FolderStore::new(host, path);
-        match config::read(&store) {
-            Err(RepositoryError::Missing { .. }) => Err(why_none(&store)?),
-            known => Self::unlocked(host, Arc::new(store), known?, unlock),
+        Self::open_store(host, Arc::new(FolderStore::new(host, path)), unlock)
+    }
+
+    /// As [`Repository::open_with`], of what `store` keeps.
+    ///
+    /// Errors: as there; `Store` where it is one of objects.
+    pub fn open_store(host: &Host, store: Arc<dyn Store>, unlock: &Unlock) -> Result<Self> {
+        match config::read(store.as_ref()) {
+            Err(RepositoryError::Missing { .. }) => Err(why_none(store.as_ref())?),
+            known => Self::unlocked(host, store, known?, unlock),
         }
     }
 
@@ -66,20 +72,32 @@ impl Repository {
     ///
     /// Errors: those of both; `NoEncrypted`.
     pub fn open_or_create_with(host: &Host, path: &Path, unlock: &Unlock) -> Result<Self> {
-        let store = FolderStore::new(host, path);
-        let known = match config::read(&store) {
+        Self::open_or_create_store(host, Arc::new(FolderStore::new(host, path)), unlock)
+    }
+
+    /// As [`Repository::open_or_create_with`], of what `store` keeps.
+    ///
+    /// Errors: as there; `Store` where it is one of objects.
+    pub fn open_or_create_store(
+        host: &Host,
+        store: Arc<dyn Store>,
+        unlock: &Unlock,
+    ) -> Result<Self> {
+        let known = match config::read(store.as_ref()) {
             Err(RepositoryError::Missing { .. }) if !unlock.is_empty() => {
-                return Err(match why_none(&store)? {
+                return Err(match why_none(store.as_ref())? {
                     RepositoryError::NoRepository { place } => {
                         RepositoryError::NoEncrypted { place }
                     }
                     error => error,
                 });
             }
-            Err(RepositoryError::Missing { .. }) => create(host, &store, &NewKeys::default())?.0,
+            Err(RepositoryError::Missing { .. }) => {
+                create(host, store.as_ref(), &NewKeys::default())?.0
+            }
             known => known?,
         };
-        Self::unlocked(host, Arc::new(store), known, unlock)
+        Self::unlocked(host, store, known, unlock)
     }
 
     /// Makes a repository in the folder `path`, of which nothing is there or which is empty; encrypted for
@@ -87,16 +105,23 @@ impl Repository {
     ///
     /// Errors: `Exists`, `NotARepository`, `NoSpace`, `Io`; `Locked` while another process makes it.
     pub fn create(host: &Host, path: &Path, keys: &NewKeys) -> Result<Self> {
-        let store = FolderStore::new(host, path);
-        match config::read(&store) {
+        Self::create_store(host, Arc::new(FolderStore::new(host, path)), keys)
+    }
+
+    /// As [`Repository::create`], of what `store` keeps.
+    ///
+    /// Errors: as there; `Store` where it is one of objects.
+    pub fn create_store(host: &Host, store: Arc<dyn Store>, keys: &NewKeys) -> Result<Self> {
+        match config::read(store.as_ref()) {
             Err(RepositoryError::Missing { .. }) => {}
-            found => return Err(found.map_or_else(|error| error, |_| exists(&store))),
+            found => {
+                return Err(found.map_or_else(|error| error, |_| exists(store.as_ref())));
+            }
         }
-        let (known, ring) = create(host, &store, keys)?;
+        let (known, ring) = create(host, store.as_ref(), keys)?;
         if known.is_encrypted && ring.is_none() {
-            return Err(exists(&store));
+            return Err(exists(store.as_ref()));
         }
-        let store: Arc<dyn Store> = Arc::new(store);
         let store: Arc<dyn Store> = match ring {
             Some(ring) => Arc::new(SealedStore::fresh(host, store, ring)),
             None => store,
@@ -302,7 +327,7 @@ impl Repository {
 }
 
 /// Why `store` is no repository.
-fn why_none(store: &FolderStore) -> Result<RepositoryError> {
+fn why_none(store: &dyn Store) -> Result<RepositoryError> {
     let place = store.place();
     Ok(match store.look()? {
         Found::Nothing | Found::Empty => RepositoryError::NoRepository { place },
@@ -311,11 +336,11 @@ fn why_none(store: &FolderStore) -> Result<RepositoryError> {
 }
 
 /// Makes `store` a repository. `repository.json` comes last: before, the folder counts as empty.
-fn create(host: &Host, store: &FolderStore, keys: &NewKeys) -> Result<(Known, Option<FreshRing>)> {
+fn create(host: &Host, store: &dyn Store, keys: &NewKeys) -> Result<(Known, Option<FreshRing>)> {
     if store.look()? == Found::Else {
         return Err(why_none(store)?);
     }
-    store.create_folders()?;
+    store.prepare()?;
     let _lock = store.lock()?;
     // Another process may have made it meanwhile.
     match config::read(store) {
@@ -335,7 +360,7 @@ fn create(host: &Host, store: &FolderStore, keys: &NewKeys) -> Result<(Known, Op
     Ok((known, ring))
 }
 
-fn exists(store: &FolderStore) -> RepositoryError {
+fn exists(store: &dyn Store) -> RepositoryError {
     let object = format!("a repository at {}", store.place());
     RepositoryError::Exists { object }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::engine::error::EngineError;
 use crate::repository::BackupId;
+use crate::repository::bucket::StoreFault;
 use crate::repository::digest::Digest;
 use crate::repository::restore::CoveredRange;
 use crate::view::tree::{LiveError, ReadError};
@@ -240,6 +241,20 @@ pub enum RepositoryError {
         /// What it said.
         source: io::Error,
     },
+    /// An object store did not do what it was asked.
+    #[error("cannot {op} {object} in {place}: {fault}{}", tried(*tries))]
+    Store {
+        /// What was tried.
+        op: &'static str,
+        /// With what.
+        object: String,
+        /// Where.
+        place: String,
+        /// Why not.
+        fault: StoreFault,
+        /// How often it was asked.
+        tries: u32,
+    },
     /// Backups are to be forgotten by rules, and there is no rule that keeps any.
     #[error("no rule keeps a backup, so that all would go: give at least one, as --keep-last 3")]
     NothingKept,
@@ -337,6 +352,13 @@ fn elsewhere(histories: &[String]) -> String {
     match histories.is_empty() {
         true => String::new(),
         false => format!("; other lines, by --history: {}", histories.join(", ")),
+    }
+}
+
+fn tried(tries: u32) -> String {
+    match tries {
+        0 | 1 => String::new(),
+        tries => format!(" (tried {tries} times)"),
     }
 }
 

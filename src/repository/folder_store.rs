@@ -25,13 +25,12 @@ use crate::os::{
     Clock, Disk, File, FileIdentity, Host, LockKind, OpenMode, Random, read_up_to, write_all_at,
 };
 use crate::repository::error::{RepositoryError, Result};
-use crate::repository::store::{LineLock, MarksLock, ObjectName, Put, Store, WriterLock};
+use crate::repository::store::{
+    Found, LINE_LOCK, LOCK, LineLock, MARKS_LOCK, MarksLock, ObjectName, Put, Store, WriterLock,
+    refuse_strange,
+};
 use crate::repository::{audit, config, crypt, damage, hex, log};
 
-const LOCK: &str = "LOCK";
-const MARKS_LOCK: &str = "LOCK.marks";
-/// What the lock of a log begins with.
-pub(super) const LINE_LOCK: &str = "LOCK.log-";
 /// What is called after each piece of a slow put.
 type Rest<'a> = &'a dyn Fn();
 /// A piece of a slow put: the disk is done with it in half a millisecond.
@@ -82,17 +81,6 @@ impl fmt::Debug for FolderStore {
     }
 }
 
-/// What lies where a repository is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    /// No folder.
-    Nothing,
-    /// A folder without content; maybe one in which the making of a repository was interrupted.
-    Empty,
-    /// Something else.
-    Else,
-}
-
 impl FolderStore {
     /// The objects in the folder `root`, which may not exist yet. Nothing is read or written.
     #[must_use]
@@ -105,48 +93,6 @@ impl FolderStore {
             staged_count: AtomicU64::new(0),
             unsettled: Mutex::default(),
         }
-    }
-
-    /// What is there, where no repository is.
-    ///
-    /// `lost+found` makes no difference: a new disk for backups has it. Errors: `Io`.
-    pub(super) fn look(&self) -> Result<Found> {
-        let names = match self.disk.list(&self.root) {
-            Ok(names) => names,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Found::Else),
-            Err(error) => return Err(self.error("list", &self.place(), 0)(error)),
-        };
-        for name in names {
-            let is_ours = match name.to_str() {
-                Some(LOCK | MARKS_LOCK | TMP | "lost+found") => true,
-                // Keys come before the repository that they are of, and open nothing without it.
-                Some(crypt::FOLDER) => true,
-                Some(folder) if FOLDERS.contains(&folder) => self.list(folder)?.is_empty(),
-                _ => false,
-            };
-            if !is_ours {
-                return Ok(Found::Else);
-            }
-        }
-        Ok(Found::Empty)
-    }
-
-    /// Makes the folder, and what is missing above it, with the folders in it, durably. Those that are
-    /// there stay.
-    ///
-    /// Errors: `NoSpace`, `Io`.
-    pub(super) fn create_folders(&self) -> Result<()> {
-        self.create_dir(&self.root)?;
-        for folder in FOLDERS.iter().chain([&TMP]) {
-            self.create_dir(&self.root.join(folder))?;
-        }
-        for dir in self.root.ancestors().skip(1) {
-            // A killed process may have made one and not come to this. Where we are not allowed to, it
-            // was not we who made it.
-            drop(self.disk.sync_dir(or_here(dir)));
-        }
-        Ok(())
     }
 
     /// Makes the folders that are missing, durably, as long as this is a repository: a disk that was
@@ -188,16 +134,8 @@ impl FolderStore {
 
     /// The file of an object. Errors: `Io` if no object can have this name.
     fn path_of(&self, name: &ObjectName) -> Result<PathBuf> {
-        let is_part = |part: &str| {
-            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-            !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_plain)
-        };
-        match name.split('/').all(is_part) && name.split('/').count() <= 2 {
-            true => Ok(self.root.join(name)),
-            false => Err(RepositoryError::io("name", name)(
-                io::ErrorKind::InvalidInput.into(),
-            )),
-        }
+        refuse_strange(name)?;
+        Ok(self.root.join(name))
     }
 
     /// For `map_err`: no room is told with how much was `needed`.
@@ -391,6 +329,43 @@ impl Store for FolderStore {
         rest: Rest<'_>,
     ) -> Result<()> {
         self.put_file(name, parts, put, Some(rest))
+    }
+
+    /// `lost+found` makes no difference: a new disk for backups has it.
+    fn look(&self) -> Result<Found> {
+        let names = match self.disk.list(&self.root) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Found::Else),
+            Err(error) => return Err(self.error("list", &self.place(), 0)(error)),
+        };
+        for name in names {
+            let is_ours = match name.to_str() {
+                Some(LOCK | MARKS_LOCK | TMP | "lost+found") => true,
+                // Keys come before the repository that they are of, and open nothing without it.
+                Some(crypt::FOLDER) => true,
+                Some(folder) if FOLDERS.contains(&folder) => self.list(folder)?.is_empty(),
+                _ => false,
+            };
+            if !is_ours {
+                return Ok(Found::Else);
+            }
+        }
+        Ok(Found::Empty)
+    }
+
+    /// Makes the folder, and what is missing above it, with the folders in it, durably.
+    fn prepare(&self) -> Result<()> {
+        self.create_dir(&self.root)?;
+        for folder in FOLDERS.iter().chain([&TMP]) {
+            self.create_dir(&self.root.join(folder))?;
+        }
+        for dir in self.root.ancestors().skip(1) {
+            // A killed process may have made one and not come to this. Where we are not allowed to, it
+            // was not we who made it.
+            drop(self.disk.sync_dir(or_here(dir)));
+        }
+        Ok(())
     }
 
     fn settle(&self) -> Result<()> {

@@ -52,6 +52,7 @@ mod audit;
 pub mod backup;
 mod backup_id;
 mod blob_reader;
+pub mod bucket;
 mod catalog;
 mod compression;
 mod config;

@@ -1,14 +1,52 @@
 //! Where a repository's objects are kept: whole objects by name, written once.
 //!
-//! A folder today; anything with whole-object writes, ranged reads and a lock can be one.
+//! A folder or a bucket; anything with whole-object writes, ranged reads and a lock can be one.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
 
+use crate::os::Host;
+use crate::repository::crypt;
 use crate::repository::error::RepositoryError;
+use crate::repository::folder_store::FolderStore;
+
+/// The lock of the one writer.
+pub(super) const LOCK: &str = "LOCK";
+/// The lock of whoever changes marks.
+pub(super) const MARKS_LOCK: &str = "LOCK.marks";
+/// What the lock of a log begins with.
+pub(super) const LINE_LOCK: &str = "LOCK.log-";
 
 /// Name of an object: one or two parts of letters, digits, `.`, `-` and `_`, as `packs/00ff...`; no part
 /// begins with `.`.
 pub type ObjectName = str;
+
+/// Errors: `Io` for what no object can be called.
+pub(super) fn refuse_strange(name: &ObjectName) -> Result<(), RepositoryError> {
+    let is_part = |part: &str| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_plain)
+    };
+    match name.split('/').all(is_part) && name.split('/').count() <= 2 {
+        true => Ok(()),
+        false => Err(RepositoryError::io("name", name)(
+            io::ErrorKind::InvalidInput.into(),
+        )),
+    }
+}
+
+/// What lies where a repository is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing at all.
+    Nothing,
+    /// A place without content; maybe one in which the making of a repository was interrupted.
+    Empty,
+    /// Something else.
+    Else,
+}
 
 /// What becomes of an object that has the name already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +77,21 @@ pub trait Store: Send + Sync + fmt::Debug {
     ) -> Result<(), RepositoryError> {
         let _ = rest;
         self.put(name, parts, put)
+    }
+    /// What is there, where no repository is. Errors: `Io`.
+    fn look(&self) -> Result<Found, RepositoryError> {
+        let names = self.list("")?;
+        // Keys come before the repository that they are of, and open nothing without it.
+        let is_ours = |name: &String| [LOCK, MARKS_LOCK, crypt::FOLDER].contains(&name.as_str());
+        Ok(match names.iter().all(is_ours) {
+            true if names.is_empty() => Found::Nothing,
+            true => Found::Empty,
+            false => Found::Else,
+        })
+    }
+    /// Makes what must be there before anything can be put; what is there stays. Errors: `NoSpace`, `Io`.
+    fn prepare(&self) -> Result<(), RepositoryError> {
+        Ok(())
     }
     /// Makes the names of everything put or removed so far durable. Errors: `Io`.
     fn settle(&self) -> Result<(), RepositoryError>;
@@ -76,6 +129,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn free_bytes(&self) -> Result<Option<u64>, RepositoryError>;
     /// How people find it.
     fn place(&self) -> String;
+}
+
+/// The objects in the folder `path`, which may not exist yet. Nothing is read or written.
+#[must_use]
+pub fn in_folder(host: &Host, path: &Path) -> Arc<dyn Store> {
+    Arc::new(FolderStore::new(host, path))
 }
 
 /// The right to change marks, until it is dropped or its owner dies.

@@ -14,11 +14,12 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cli::interrupt::Interrupt;
 use crate::cli::job::Audience;
 use crate::cli::output;
+use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::engine::LOG_DIR;
 use crate::os::{Host, OpenMode};
-use crate::repository::crypt::Unlock;
 use crate::repository::log::{Archiver, StepReport};
-use crate::repository::{Control, Repository, RepositoryError};
+use crate::repository::{Control, RepositoryError};
 
 /// Looks per lag: the rest of it is for reading and storing.
 pub(super) const LOOKS_PER_LAG: u32 = 3;
@@ -29,8 +30,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) struct Follower<'a> {
     pub(super) host: &'a Host,
     pub(super) dir: &'a Path,
-    pub(super) place: &'a Path,
-    pub(super) unlock: &'a Unlock,
+    pub(super) place: &'a RepositoryPlace,
+    pub(super) key: &'a KeyArgs,
     pub(super) archiver: &'a mut Archiver,
     pub(super) max_lag: Duration,
     pub(super) audience: Audience,
@@ -166,7 +167,7 @@ impl Follower<'_> {
 
     /// After trouble: a handle on which a sync failed writes nothing any more.
     fn reopen(&mut self) {
-        if let Ok(repository) = Repository::open_with(self.host, self.place, self.unlock) {
+        if let Ok(repository) = self.key.open(self.host, self.place) {
             self.archiver.reopen(repository);
         }
     }

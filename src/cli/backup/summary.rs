@@ -1,7 +1,5 @@
 //! What is said of a backup when it is done.
 
-use std::path::Path;
-
 use serde::Serialize;
 
 use crate::amount::Many;
@@ -9,6 +7,7 @@ use crate::cli::exit::Exit;
 use crate::cli::listing;
 use crate::cli::omitted::{Omitted, OmittedRow};
 use crate::cli::output;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::repository::backup::BackupReport;
 use crate::repository::{BackupFacts, LeftOutFact};
 
@@ -24,14 +23,14 @@ struct Summary<'a> {
 }
 
 /// Tells of the backup; the exit code for it.
-pub(super) fn tell(report: &BackupReport, place: &Path, is_json: bool) -> Exit {
+pub(super) fn tell(report: &BackupReport, place: &RepositoryPlace, is_json: bool) -> Exit {
     let facts = &report.facts;
     let exit = omitted(&facts.left_out).tell_of("backup");
     match is_json {
         true => output::json_line(&Summary {
             message_type: "summary",
             exit: exit.code(),
-            repository: place.to_string_lossy().into_owned(),
+            repository: place.text(),
             why: report.why,
             backup: facts,
         }),

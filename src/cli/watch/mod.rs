@@ -7,7 +7,7 @@ mod shown;
 mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -15,6 +15,7 @@ use serde::Serialize;
 use crate::cli::config::{AlertRule, Config};
 use crate::cli::nesting;
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::{Host, machine};
 use crate::repository::AuditEvent;
 pub(crate) use alert::{Alert, AlertShown};
@@ -36,7 +37,7 @@ struct Expected {
     name: String,
     path: String,
     host: String,
-    place: PathBuf,
+    place: RepositoryPlace,
     key: KeyArgs,
     rule: AlertRule,
     verified_within: Duration,
@@ -49,14 +50,14 @@ impl Watch {
     pub(crate) fn look(
         host: &Host,
         config: Option<&Config>,
-        (places, key): (&[PathBuf], &KeyArgs),
+        (places, key): (&[RepositoryPlace], &KeyArgs),
     ) -> Self {
         let mut expected: Vec<Expected> = match config {
             Some(config) => config.entries.iter().map(Expected::of_entry).collect(),
             None => Vec::new(),
         };
         let mut records = BTreeMap::new();
-        let places: Vec<PathBuf> = places.iter().map(|place| nesting::real(place)).collect();
+        let places: Vec<RepositoryPlace> = places.iter().map(RepositoryPlace::real).collect();
         for (place, key) in keys(&expected, (&places, key)) {
             let record = Record::read(host, &place, &key);
             records.insert(place, record);
@@ -117,7 +118,7 @@ impl Expected {
             name: entry.name.clone(),
             path: text(&nesting::real(&entry.source)),
             host: machine::name(),
-            place: nesting::real(&entry.repo),
+            place: entry.repo.real(),
             key: entry.key(),
             rule: entry.alert,
             verified_within: entry.alert.verified_within(entry.verify()),
@@ -130,29 +131,27 @@ impl Expected {
 /// and that before none.
 fn keys(
     expected: &[Expected],
-    (places, key): (&[PathBuf], &KeyArgs),
-) -> BTreeMap<PathBuf, KeyArgs> {
+    (places, key): (&[RepositoryPlace], &KeyArgs),
+) -> BTreeMap<RepositoryPlace, KeyArgs> {
     let of_entries = expected.iter().map(|one| (&one.place, &one.key));
     let of_places = places.iter().map(|place| (place, key));
     let mut keys = BTreeMap::new();
     for (place, key) in of_entries.chain(of_places) {
         let known: &mut KeyArgs = keys.entry(place.clone()).or_default();
-        if known.is_none() {
-            *known = key.clone();
-        }
+        known.complete(key);
     }
     keys
 }
 
 /// Every source in the repository that is not expected by an entry already.
-fn add_found(expected: &mut Vec<Expected>, record: &Record, place: &Path) {
+fn add_found(expected: &mut Vec<Expected>, record: &Record, place: &RepositoryPlace) {
     let mut found = BTreeSet::new();
     for backup in &record.backups {
         found.insert((&backup.facts.source.host, &backup.facts.source.path));
     }
     for (host, path) in found {
         let is_known =
-            |one: &Expected| one.place == place && one.path == *path && one.host == *host;
+            |one: &Expected| one.place == *place && one.path == *path && one.host == *host;
         if expected.iter().any(is_known) {
             continue;
         }
@@ -165,7 +164,7 @@ fn add_found(expected: &mut Vec<Expected>, record: &Record, place: &Path) {
             key: KeyArgs::default(),
             rule: AlertRule::default(),
             verified_within: AlertRule::default().verified_within(None),
-            remedy: format!("stillfs backup {path} --repo {}", place.display()),
+            remedy: format!("stillfs backup {path} --repo {}", place.text()),
         });
     }
 }

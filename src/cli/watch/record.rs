@@ -1,9 +1,9 @@
 //! What one repository says of itself.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use crate::cli::repository_key::KeyArgs;
+use crate::cli::repository_place::RepositoryPlace;
 use crate::os::Host;
 use crate::repository::pack::PackId;
 use crate::repository::{
@@ -41,15 +41,14 @@ pub(super) struct Backup {
 }
 
 impl Record {
-    pub(super) fn read(host: &Host, place: &Path, key: &KeyArgs) -> Self {
+    pub(super) fn read(host: &Host, place: &RepositoryPlace, key: &KeyArgs) -> Self {
         let mut record = Self {
-            place: place.to_string_lossy().into_owned(),
+            place: place.text(),
             ..Self::default()
         };
-        let filled = key.unlock().and_then(|unlock| {
-            let repository = Repository::open_with(host, place, &unlock)?;
-            Ok(record.fill(&repository)?)
-        });
+        let filled = key
+            .open(host, place)
+            .and_then(|repository| Ok(record.fill(&repository)?));
         record.problem = filled.err().map(|failure| failure.text());
         record
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Expected;
 use super::alert::Alert;
 use super::record::Record;
-use super::{Expected, text};
 use crate::repository::AuditEvent;
 
 /// How many errors of a repository are shown.
@@ -110,7 +110,7 @@ impl SourceShown {
             name: expected.name.clone(),
             source: path.to_owned(),
             host: host.to_owned(),
-            repository: text(&expected.place),
+            repository: expected.place.text(),
             state: None,
             backup_count: record.of(path, host).count() as u64,
             backup: newest.map(|facts| facts.id.to_string()),

@@ -120,9 +120,15 @@ impl KeyKeeper {
     ///
     /// Errors: `NoRepository`, `NotEncrypted`, `KeyNeeded`, `WrongKey`, `Version`, `Damaged`, `Io`.
     pub fn open(host: &Host, path: &Path, unlock: &Unlock) -> Result<Self> {
-        let store = FolderStore::new(host, path);
+        Self::open_store(host, Arc::new(FolderStore::new(host, path)), unlock)
+    }
+
+    /// As [`KeyKeeper::open`], of the repository that `store` keeps.
+    ///
+    /// Errors: as there; `Store` where it is one of objects.
+    pub fn open_store(host: &Host, store: Arc<dyn Store>, unlock: &Unlock) -> Result<Self> {
         let place = store.place();
-        let found = config::read(&store).map_err(|error| match error {
+        let found = config::read(store.as_ref()).map_err(|error| match error {
             RepositoryError::Missing { .. } => RepositoryError::NoRepository {
                 place: place.clone(),
             },
@@ -131,10 +137,10 @@ impl KeyKeeper {
         if !found.is_encrypted {
             return Err(RepositoryError::NotEncrypted { place });
         }
-        let (ring, ring_read) = KeyRing::read(&store, found.id, unlock)?;
+        let (ring, ring_read) = KeyRing::read(store.as_ref(), found.id, unlock)?;
         Ok(Self {
             host: host.clone(),
-            store: Arc::new(store),
+            store,
             ring,
             ring_read,
         })

@@ -15,7 +15,7 @@ fn on(machine: &SimulatedHost) -> FolderStore {
 fn new_store() -> (SimulatedHost, FolderStore) {
     let machine = Host::simulated(1);
     let store = on(&machine);
-    store.create_folders().unwrap();
+    store.prepare().unwrap();
     (machine, store)
 }
 
@@ -358,7 +358,7 @@ fn names_that_lead_elsewhere_are_refused_and_missing_and_short_objects_told_apar
 fn everything_on_the_real_disk_is_private() {
     let dir = tempfile::tempdir().unwrap();
     let store = FolderStore::new(&Host::system(), &dir.path().join("above/r"));
-    store.create_folders().unwrap();
+    store.prepare().unwrap();
     let _lock = store.lock().unwrap();
     store.put(A, &[b"a"], Put::New).unwrap();
     store.put("top.json", &[b"a"], Put::Replace).unwrap();

@@ -20,7 +20,7 @@ const ID: PackId = PackId([9; 16]);
 
 fn store() -> FolderStore {
     let store = FolderStore::new(&Host::simulated(1).host, Path::new("/r"));
-    store.create_folders().unwrap();
+    store.prepare().unwrap();
     store
 }
 

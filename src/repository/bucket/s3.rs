@@ -1,0 +1,154 @@
+//! A bucket of an S3 server.
+
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use object_store::aws::AmazonS3Builder;
+use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig};
+
+/// How long a server may take to accept a connection.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long nothing may come.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Where a bucket is, and how it is reached. Credentials are taken from the environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct S3Options {
+    /// The bucket.
+    pub bucket: String,
+    /// Its server, as `https://host:port`; that of Amazon if there is none.
+    pub endpoint: Option<String>,
+    /// Its region; `us-east-1` if there is none.
+    pub region: Option<String>,
+    /// Certificates of authorities to trust besides those of the system, as PEM.
+    pub authorities: Option<Vec<u8>>,
+    /// Whether plain http is allowed to another machine.
+    pub is_http_allowed: bool,
+    /// Whether the bucket is named in the host and not in the path.
+    pub is_virtual_hosted: bool,
+}
+
+/// Why a bucket cannot be asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum S3Error {
+    /// A variable of the environment is missing.
+    #[error(
+        "{variable} is not set: give the credentials of the bucket in the environment, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
+    NoCredentials {
+        /// Which.
+        variable: &'static str,
+    },
+    /// The server would be asked in the clear.
+    #[error(
+        "{endpoint} is plain http to another machine: everything could be read and changed on the way; use https, or give --allow-http"
+    )]
+    PlainHttp {
+        /// The server.
+        endpoint: String,
+    },
+    /// The server is not named as it must be.
+    #[error("the endpoint {endpoint} is none: give it as https://HOST or https://HOST:PORT")]
+    Endpoint {
+        /// The server.
+        endpoint: String,
+    },
+    /// The certificates cannot be used.
+    #[error("the certificates that are to be trusted cannot be used: they must be in PEM")]
+    Authorities,
+    /// The client cannot be made.
+    #[error("no client for the bucket can be made: {0}")]
+    Client(object_store::Error),
+}
+
+/// The bucket of `options`. Nothing is asked of it. Errors: see [`S3Error`].
+pub fn connect(options: &S3Options) -> Result<Arc<dyn ObjectStore>, S3Error> {
+    use_ring();
+    let key = variable("AWS_ACCESS_KEY_ID")?;
+    let secret = variable("AWS_SECRET_ACCESS_KEY")?;
+    let is_plain = match &options.endpoint {
+        Some(endpoint) => is_plain_http(endpoint, options.is_http_allowed)?,
+        None => false,
+    };
+    let retry = RetryConfig {
+        // Requests are made again by whoever knows what a lost answer means.
+        max_retries: 0,
+        ..RetryConfig::default()
+    };
+    let client = client_options(options, is_plain)?;
+    let mut builder = AmazonS3Builder::new()
+        .with_bucket_name(&options.bucket)
+        .with_access_key_id(key)
+        .with_secret_access_key(secret)
+        .with_region(options.region.as_deref().unwrap_or("us-east-1"))
+        .with_virtual_hosted_style_request(options.is_virtual_hosted)
+        .with_disable_bulk_delete(true)
+        .with_client_options(client)
+        .with_retry(retry);
+    if let Ok(token) = std::env::var("AWS_SESSION_TOKEN")
+        && !token.is_empty()
+    {
+        builder = builder.with_token(token);
+    }
+    if let Some(endpoint) = &options.endpoint {
+        builder = builder.with_endpoint(endpoint);
+    }
+    Ok(Arc::new(builder.build().map_err(S3Error::Client)?))
+}
+
+fn client_options(options: &S3Options, is_plain: bool) -> Result<ClientOptions, S3Error> {
+    let mut client = ClientOptions::new()
+        .with_allow_http(is_plain)
+        .with_connect_timeout(CONNECT)
+        .with_read_timeout(SILENCE)
+        // What a request may take in all depends on its size, and is watched where that is known.
+        .with_timeout_disabled()
+        .with_http1_only();
+    if let Some(pem) = &options.authorities {
+        let found = Certificate::from_pem_bundle(pem).map_err(|_| S3Error::Authorities)?;
+        if found.is_empty() {
+            return Err(S3Error::Authorities);
+        }
+        for certificate in found {
+            client = client.with_root_certificate(certificate);
+        }
+    }
+    // No certificate of any system is needed, and none may be there.
+    Ok(client.with_no_system_certificates(is_plain))
+}
+
+/// Whether `endpoint` is plain http, which goes to this machine or is allowed.
+fn is_plain_http(endpoint: &str, is_allowed: bool) -> Result<bool, S3Error> {
+    let endpoint = endpoint.to_owned();
+    let Ok(url) = reqwest::Url::parse(&endpoint) else {
+        return Err(S3Error::Endpoint { endpoint });
+    };
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = match host.parse::<std::net::IpAddr>() {
+        Ok(address) => address.is_loopback(),
+        Err(_) => host == "localhost",
+    };
+    // Credentials in it would be told with every error.
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    match url.scheme() {
+        "https" | "http" if host.is_empty() || !is_bare => Err(S3Error::Endpoint { endpoint }),
+        "https" => Ok(false),
+        "http" if is_here || is_allowed => Ok(true),
+        "http" => Err(S3Error::PlainHttp { endpoint }),
+        _ => Err(S3Error::Endpoint { endpoint }),
+    }
+}
+
+fn variable(variable: &'static str) -> Result<String, S3Error> {
+    match std::env::var(variable) {
+        Ok(value) if !value.is_empty() => Ok(value),
+        _ => Err(S3Error::NoCredentials { variable }),
+    }
+}
+
+/// Has TLS done by `ring`, unless the program has chosen.
+fn use_ring() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+}
