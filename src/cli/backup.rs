@@ -247,6 +247,10 @@ mod tests {
 
     use super::*;
 
+    fn folder(path: &str) -> RepositoryPlace {
+        RepositoryPlace::Folder(path.into())
+    }
+
     #[derive(Debug, Parser)]
     struct Line {
         #[command(flatten)]
@@ -265,7 +269,7 @@ mod tests {
         let line = "--type differential --tag nightly --exclude *.log --exclude /a/b --max-size 1M \
                     --limit-rate 20M --full-speed --compress zstd:7 --jobs 3";
         let args = parse(&line.split_whitespace().collect::<Vec<_>>()).unwrap();
-        let options = args.backup_options("/s".as_ref(), Kind::Tree, "/r".as_ref());
+        let options = args.backup_options("/s".as_ref(), Kind::Tree, &folder("/r"));
         let options = options.map_err(|failure| failure.text()).unwrap();
         assert_eq!(options.wanted, Wanted::Differential);
         assert_eq!(options.tag.as_deref(), Some("nightly"));
@@ -277,7 +281,7 @@ mod tests {
         assert_eq!(options.compression, Compression::Zstd(7));
         assert_eq!(options.workers, 3);
         let nothing = parse(&[]).unwrap();
-        let nothing = nothing.backup_options("/s".as_ref(), Kind::Native, "/r".as_ref());
+        let nothing = nothing.backup_options("/s".as_ref(), Kind::Native, &folder("/r"));
         let nothing = nothing.map_err(|failure| failure.text()).unwrap();
         assert_eq!((nothing.wanted, nothing.workers), (Wanted::Auto, 0));
         assert!(!nothing.full_speed);
@@ -315,7 +319,7 @@ mod tests {
     fn repository_in_the_source_is_left_out_and_a_source_in_it_is_refused() {
         let args = parse(&["--exclude", "*.log"]).unwrap();
         let options = |source: &str, place: &str, kind| {
-            let options = args.backup_options(source.as_ref(), kind, place.as_ref());
+            let options = args.backup_options(source.as_ref(), kind, &folder(place));
             options.map_err(|failure| failure.text()).map(|options| {
                 let last = options.exclude.last().unwrap();
                 last.as_str().to_owned()

@@ -51,6 +51,9 @@ pub(crate) struct StoreArgs {
     /// How long a lock in a bucket lives that is not renewed
     #[arg(long, hide = true, value_parser = period, env = "STILLFS_LOCK_TTL")]
     lock_ttl: Option<Duration>,
+    /// For how long a request to a bucket that failed is made again
+    #[arg(long, hide = true, value_parser = period, env = "STILLFS_STORE_PATIENCE")]
+    store_patience: Option<Duration>,
 }
 
 /// How a repository is opened.
@@ -182,6 +185,8 @@ impl StoreArgs {
         })?;
         let mut settings = BucketSettings::default();
         settings.lock_ttl = self.lock_ttl.unwrap_or(settings.lock_ttl);
+        settings.patience = self.store_patience.unwrap_or(settings.patience);
+        settings.first_patience = settings.first_patience.min(settings.patience);
         let store = BucketStore::new(host, objects, prefix, place, settings)?;
         Ok(Arc::new(store))
     }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use crate::engine::error::EngineError;
 use crate::repository::BackupId;
-use crate::repository::bucket::StoreFault;
 use crate::repository::digest::Digest;
 use crate::repository::restore::CoveredRange;
+use crate::repository::store_fault::StoreFault;
 use crate::view::tree::{LiveError, ReadError};
 
 /// Why something with a repository did not work.

@@ -52,6 +52,7 @@ mod audit;
 pub mod backup;
 mod backup_id;
 mod blob_reader;
+#[cfg(feature = "s3")]
 pub mod bucket;
 mod catalog;
 mod compression;
@@ -80,6 +81,7 @@ mod sealed_json;
 #[cfg(test)]
 mod specimen;
 pub mod store;
+mod store_fault;
 mod unit;
 mod verify;
 
@@ -98,6 +100,7 @@ pub use mark::{Mark, Verified};
 pub use progress::{Control, Phase, Progress};
 pub use prune::{PruneReport, Run, prune, prune_after};
 pub use retention::{ForgetReport, Keep, Reason, forget, forget_named, forget_of};
+pub use store_fault::StoreFault;
 pub use verify::{Depth, RestoreTest, VerifyFinding, VerifyOptions, VerifyReport, verify};
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use object_store::{
 use parking_lot::Mutex;
 
 use crate::os::{Host, Random};
-use crate::repository::bucket::fault::{StoreFault, is_bucket_missing, is_without_words};
+use crate::repository::bucket::fault::{fault_of, is_bucket_missing, is_without_words};
 use crate::repository::bucket::lease::{Kept, Lease};
 use crate::repository::bucket::request::{Client, GivenUp, Trouble};
 use crate::repository::bucket::settings::BucketSettings;
@@ -24,6 +24,7 @@ use crate::repository::store::{
     LINE_LOCK, LOCK, LineLock, MARKS_LOCK, MarksLock, ObjectName, Put, Store, WriterLock,
     refuse_strange,
 };
+use crate::repository::store_fault::StoreFault;
 
 /// The objects below a prefix of an object store.
 pub struct BucketStore {
@@ -162,10 +163,11 @@ async fn under<T>(
     if lapses.is_empty() {
         return change.await;
     }
+    // The locks are looked at before each step of the change: it may be a long time after the last.
     let change = std::pin::pin!(change);
-    match future::select(change, future::select_all(lapses)).await {
-        Either::Left((result, _)) => result,
-        Either::Right(_) => Err(Trouble::Found(StoreFault::Lapsed)),
+    match future::select(future::select_all(lapses), change).await {
+        Either::Left(_) => Err(Trouble::Found(StoreFault::Lapsed)),
+        Either::Right((result, _)) => result,
     }
 }
 
@@ -187,7 +189,7 @@ async fn put_once(
     let ours: Bytes = payload.into();
     let found = match client.store.get(path).await {
         Err(Error::NotFound { .. }) => {
-            let said = StoreFault::of(&error).to_string();
+            let said = fault_of(&error).to_string();
             return Err(Trouble::Found(StoreFault::Busy { said }));
         }
         found => found?,
@@ -234,7 +236,7 @@ async fn read_once(
         Err(error @ Error::NotFound { .. }) => return Err(error.into()),
         Err(error) => error,
     };
-    if StoreFault::of(&error).may_pass() {
+    if fault_of(&error).may_pass() {
         return Err(error.into());
     }
     // A range behind the end of an object is refused.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use object_store::path::Path;
-use object_store::{Error, GetOptions, PutMode, PutPayload, UpdateVersion};
+use object_store::{Error, ObjectStoreExt, PutMode, PutPayload, UpdateVersion};
 use tokio::sync::Mutex;
 
-use crate::repository::bucket::fault::{StoreFault, is_bucket_missing};
+use crate::repository::bucket::fault::{fault_of, is_bucket_missing};
 use crate::repository::bucket::lock_object::{LOCK_BYTES_MAX, LockObject};
 use crate::repository::bucket::request::{Client, GivenUp, Trouble};
 use crate::repository::bucket::threads::Threads;
+use crate::repository::store_fault::StoreFault;
 
 /// Looks at a lock that another has, during the time that it lives.
 const LOOKS: u32 = 60;
@@ -167,7 +168,8 @@ impl Lease {
         loop {
             match self.left() {
                 Duration::ZERO => return,
-                left => tokio::time::sleep(left).await,
+                // What sleeps here does not count the time that the machine is suspended for.
+                left => tokio::time::sleep(left.min(self.ttl / 20)).await,
             }
         }
     }
@@ -235,11 +237,7 @@ fn micros(time: Duration) -> u64 {
 
 /// The state of the lock at `path`, if there is one.
 async fn find(client: &Client, path: &Path) -> Result<Option<Found>, Trouble> {
-    let options = GetOptions {
-        range: Some((0..LOCK_BYTES_MAX).into()),
-        ..GetOptions::default()
-    };
-    let result = match client.store.get_opts(path, options).await {
+    let result = match client.store.get(path).await {
         Err(error @ Error::NotFound { .. }) if !is_bucket_missing(&error) => return Ok(None),
         result => result?,
     };
@@ -251,7 +249,11 @@ async fn find(client: &Client, path: &Path) -> Result<Option<Found>, Trouble> {
         let said = "it gives no ETag".to_owned();
         return Err(Trouble::Found(StoreFault::Unable { said }));
     }
-    let bytes = result.bytes().await?;
+    // What is too large to be a lock of ours is somebody's all the same.
+    let bytes = match result.meta.size <= LOCK_BYTES_MAX {
+        true => result.bytes().await?,
+        false => Bytes::new(),
+    };
     Ok(Some(Found { bytes, version }))
 }
 
@@ -300,7 +302,7 @@ async fn put_state_once(
         (Some(found), _) if found.bytes == bytes => Ok(Some(found.version)),
         // The store was about to decide on somebody else's.
         (_, Some(error)) if is_as_before => Err(Trouble::Found(StoreFault::Busy {
-            said: StoreFault::of(&error).to_string(),
+            said: fault_of(&error).to_string(),
         })),
         _ => Ok(None),
     }

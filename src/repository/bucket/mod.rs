@@ -29,14 +29,12 @@ mod fault;
 mod lease;
 mod lock_object;
 mod request;
+mod s3;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod threads;
 
-#[cfg(feature = "s3")]
-mod s3;
-
 pub use bucket_store::BucketStore;
-pub use fault::StoreFault;
-#[cfg(feature = "s3")]
 pub use s3::{S3Error, S3Options, connect};
 pub use settings::BucketSettings;

@@ -8,10 +8,10 @@ use std::time::Duration;
 use object_store::{Error, ObjectStore};
 
 use crate::os::Clock;
-use crate::repository::bucket::fault::StoreFault;
+use crate::repository::bucket::fault::fault_of;
 use crate::repository::bucket::settings::BucketSettings;
+use crate::repository::store_fault::StoreFault;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why a request was not answered as it was meant.
@@ -28,7 +28,7 @@ pub(super) enum Trouble {
 impl Trouble {
     pub(super) fn fault(&self) -> StoreFault {
         match self {
-            Self::Said(error) => StoreFault::of(error),
+            Self::Said(error) => fault_of(error),
             Self::Found(fault) => fault.clone(),
             Self::Lost => StoreFault::Lapsed,
         }
@@ -126,7 +126,7 @@ impl Client {
         F: Future<Output = Result<T, Trouble>>,
     {
         let begun = self.clock.monotonic();
-        let mut pause = FIRST_PAUSE;
+        let mut pause = self.settings.pause;
         for before in 0.. {
             let trouble = match self.once(self.time_for(bytes), request(before)).await {
                 Ok(done) => return Ok(done),

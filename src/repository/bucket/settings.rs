@@ -13,6 +13,8 @@ pub struct BucketSettings {
     pub request: Duration,
     /// The slowest connection that is good for anything.
     pub bytes_per_second: u64,
+    /// How long after a request that failed it is made again, for the first time; each time twice as long.
+    pub pause: Duration,
     /// For how long a request that failed by what may pass is made again.
     pub patience: Duration,
     /// The same until the store has answered for the first time: it may not be one.
@@ -25,6 +27,7 @@ impl Default for BucketSettings {
             lock_ttl: Duration::from_secs(60),
             request: Duration::from_secs(20),
             bytes_per_second: 32 << 10,
+            pause: Duration::from_millis(100),
             patience: Duration::from_secs(90),
             first_patience: Duration::from_secs(5),
         }
