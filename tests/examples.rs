@@ -6,6 +6,9 @@
     reason = "these tests use files and tools as anybody does"
 )]
 
+#[cfg(feature = "s3")]
+#[path = "../examples/bucket.rs"]
+mod bucket;
 #[path = "../examples/embed.rs"]
 mod embed;
 #[path = "../examples/own_engine/main.rs"]
@@ -40,6 +43,15 @@ fn embed_reads_the_pinned_state_after_later_writes() {
         copied: "100".to_owned(),
     };
     assert_eq!(stock, expected);
+}
+
+/// A repository may be in any object store.
+#[cfg(feature = "s3")]
+#[test]
+fn bucket_has_two_backups_that_can_be_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let objects = std::sync::Arc::new(object_store::memory::InMemory::new());
+    assert_eq!(bucket::run(dir.path(), objects).unwrap(), 2);
 }
 
 /// A heap in `base/heap` with some money in it.

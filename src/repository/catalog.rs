@@ -198,7 +198,7 @@ impl Repository {
     /// What is known of all, oldest first, and what is wrong with those that cannot be read. One that is
     /// forgotten meanwhile is passed over.
     ///
-    /// Errors: `Io` of the listing.
+    /// Errors: `Io` of the listing; `Store`.
     pub fn backups(&self) -> Result<Vec<(BackupId, Result<BackupFacts>)>> {
         let with_facts = |id: BackupId| {
             let facts = self.facts(&id);
@@ -207,7 +207,13 @@ impl Repository {
         let is_there =
             |(_, facts): &(_, Result<_>)| !matches!(facts, Err(RepositoryError::NoBackup { .. }));
         let ids = self.ids()?.into_iter();
-        Ok(ids.map(with_facts).filter(is_there).collect())
+        let found = ids.map(with_facts).filter(is_there);
+        // A store that does not answer says nothing of what it has.
+        let found = found.map(|(id, facts)| match facts {
+            Err(error @ RepositoryError::Store { .. }) => Err(error),
+            facts => Ok((id, facts)),
+        });
+        found.collect()
     }
 
     /// One whole manifest. Errors: as for [`Repository::facts`].

@@ -125,6 +125,10 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Becomes the one that archives the log `line`, as long as the result lives; `line` is a part of a name.
     /// Errors: `LineLocked` if another one does; `NoSpace`, `Io`.
     fn lock_line(&self, line: &str) -> Result<Box<dyn LineLock>, RepositoryError>;
+    /// How many small reads are best made at the same time: more than one where each waits for a network.
+    fn reads_at_once(&self) -> usize {
+        1
+    }
     /// Bytes that can still be stored, where that is known. Errors: `Io`.
     fn free_bytes(&self) -> Result<Option<u64>, RepositoryError>;
     /// How people find it.

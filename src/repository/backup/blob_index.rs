@@ -74,25 +74,21 @@ impl BlobIndex {
     /// Reads the directories of all packs. A pack whose directory cannot be read or trusted counts as not
     /// there, and so does what a verification could not read of one: it is stored once more.
     ///
-    /// Errors: `Io` of the listing, `Cancelled`.
+    /// Errors: `Io` of the listing, `Cancelled`; `Store`, of which nothing follows.
     pub(in crate::repository) fn load(repository: &Repository, control: &Control) -> Result<Self> {
         let store = &**repository.store();
         let mut index = Self::default();
-        for name in store.list("packs")? {
+        let names = store.list("packs")?;
+        let ids = names
+            .iter()
+            .filter_map(|name| super::super::hex::decode(name));
+        let ids: Vec<PackId> = ids.map(PackId).collect();
+        for ids in ids.chunks(store.reads_at_once().max(1)) {
             control.refuse_if_cancelled()?;
-            let Some(id) = super::super::hex::decode(&name).map(PackId) else {
-                continue;
-            };
-            match PackDirectory::read(store, repository.id(), id) {
-                Ok(directory) => {
-                    let damage = Damage::read(store, id).unwrap_or_else(|error| {
-                        tracing::warn!(%error, "all of the pack counts as damaged");
-                        Damage::whole()
-                    });
+            for read in read_all(repository, ids) {
+                if let Some((directory, damage)) = read? {
                     index.add_directory(&directory, &damage)?;
                 }
-                Err(error @ RepositoryError::Cancelled) => return Err(error),
-                Err(error) => tracing::warn!(%error, "the pack counts as not there"),
             }
         }
         Ok(index)
@@ -258,6 +254,53 @@ impl BlobIndex {
 
 fn digest_at(digests: &[Digest], number: u32) -> Digest {
     digests.get(number as usize).copied().unwrap_or(EMPTIED)
+}
+
+/// The directories of `ids`, in their order, all read at the same time.
+fn read_all(
+    repository: &Repository,
+    ids: &[PackId],
+) -> Vec<Result<Option<(PackDirectory, Damage)>>> {
+    match ids {
+        [id] => vec![read_one(repository, *id)],
+        ids => std::thread::scope(|scope| {
+            let read = |id: &PackId| {
+                let id = *id;
+                scope.spawn(move || read_one(repository, id))
+            };
+            let reads: Vec<_> = ids.iter().map(read).collect();
+            let ended = |read: std::thread::ScopedJoinHandle<'_, _>| {
+                read.join().unwrap_or(Err(RepositoryError::WorkerLost))
+            };
+            reads.into_iter().map(ended).collect()
+        }),
+    }
+}
+
+/// What is in the pack `id`, and what of that cannot be read; nothing if it counts as not there.
+///
+/// Errors: `Store`, of which nothing follows.
+fn read_one(repository: &Repository, id: PackId) -> Result<Option<(PackDirectory, Damage)>> {
+    let store = &**repository.store();
+    let directory = match PackDirectory::read(store, repository.id(), id) {
+        Ok(directory) => directory,
+        Err(error @ (RepositoryError::Cancelled | RepositoryError::Store { .. })) => {
+            return Err(error);
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the pack counts as not there");
+            return Ok(None);
+        }
+    };
+    let damage = match Damage::read(store, id) {
+        Ok(damage) => damage,
+        Err(error @ RepositoryError::Store { .. }) => return Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "all of the pack counts as damaged");
+            Damage::whole()
+        }
+    };
+    Ok(Some((directory, damage)))
 }
 
 /// A digest is random enough to be its own hash.

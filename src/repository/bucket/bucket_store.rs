@@ -9,11 +9,12 @@ use bytes::Bytes;
 use futures_util::future::{self, Either};
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutPayload, UpdateVersion,
+    Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, UpdateVersion,
 };
 use parking_lot::Mutex;
 
 use crate::os::{Host, Random};
+use crate::repository::bucket::ahead::Ahead;
 use crate::repository::bucket::fault::{fault_of, is_bucket_missing, is_without_words};
 use crate::repository::bucket::lease::{Kept, Lease};
 use crate::repository::bucket::request::{Client, GivenUp, Trouble};
@@ -26,6 +27,9 @@ use crate::repository::store::{
 };
 use crate::repository::store_fault::StoreFault;
 
+/// Small reads that wait for the network and not for each other.
+const READS_AT_ONCE: usize = 16;
+
 /// The objects below a prefix of an object store.
 pub struct BucketStore {
     client: Client,
@@ -33,6 +37,8 @@ pub struct BucketStore {
     place: String,
     random: Arc<dyn Random>,
     threads: Arc<Threads>,
+    /// What was read of packs beyond what was asked for.
+    ahead: Ahead,
     /// The locks that are held through this handle.
     leases: Mutex<Vec<Weak<Lease>>>,
 }
@@ -47,7 +53,8 @@ impl fmt::Debug for BucketStore {
 
 /// What a read found.
 enum Read {
-    Whole(Bytes),
+    /// What is there of what was asked for, which is enough, and its version.
+    Enough(Bytes, Option<String>),
     /// The object has only so many bytes.
     Cut(u64),
 }
@@ -75,6 +82,7 @@ impl BucketStore {
             random: Arc::clone(&host.random),
             threads: Arc::new(threads.map_err(RepositoryError::io("start threads for", &*place))?),
             place,
+            ahead: Ahead::default(),
             leases: Mutex::default(),
         })
     }
@@ -211,26 +219,27 @@ async fn put_once(
     }
 }
 
-/// The bytes of the object at `path` from `offset` on.
+/// The bytes of the object at `path` from `offset` on: `wanted` if it has so many, `bytes` at least.
 async fn read_once(
     client: &Client,
     path: &Path,
     offset: u64,
-    bytes: u64,
+    (bytes, wanted): (u64, u64),
 ) -> std::result::Result<Read, Trouble> {
     let end = offset.saturating_add(bytes);
     let options = GetOptions {
-        range: Some((offset..end).into()),
+        range: Some((offset..offset.saturating_add(wanted)).into()),
         ..GetOptions::default()
     };
     let error = match client.store.get_opts(path, options).await {
         Ok(result) => {
-            let size = result.meta.size;
+            let (size, e_tag) = (result.meta.size, result.meta.e_tag.clone());
             let read = result.bytes().await?;
+            let there = size.saturating_sub(offset).min(wanted);
             return match read.len() as u64 {
-                got if got == bytes => Ok(Read::Whole(read)),
                 _ if size < end => Ok(Read::Cut(size)),
-                got => Err(Trouble::Found(StoreFault::Short { got, asked: bytes })),
+                got if got == there => Ok(Read::Enough(read, e_tag)),
+                got => Err(Trouble::Found(StoreFault::Short { got, asked: there })),
             };
         }
         Err(error @ Error::NotFound { .. }) => return Err(error.into()),
@@ -246,10 +255,10 @@ async fn read_once(
     }
 }
 
-/// The size of the object at `path`.
-async fn size_once(client: &Client, path: &Path) -> std::result::Result<u64, Trouble> {
+/// Size and version of the object at `path`.
+async fn look_once(client: &Client, path: &Path) -> std::result::Result<ObjectMeta, Trouble> {
     let error = match client.store.head(path).await {
-        Ok(meta) => return Ok(meta.size),
+        Ok(meta) => return Ok(meta),
         Err(error) => error,
     };
     let is_missing = matches!(error, Error::NotFound { .. });
@@ -289,13 +298,15 @@ impl Store for BucketStore {
             Put::Replace => PutMode::Overwrite,
         };
         let leases = self.held();
-        self.ask("put", name, |client| async move {
+        let result = self.ask("put", name, |client| async move {
             let put = |before| {
                 let put = put_once(&client, &path, payload.clone(), mode.clone(), before);
                 under(leases.clone(), put)
             };
             client.often(bytes, put).await
-        })
+        });
+        self.ahead.forget(name);
+        result
     }
 
     /// What is put is durable when the store has said so.
@@ -309,13 +320,27 @@ impl Store for BucketStore {
         if bytes == 0 {
             return self.size(name).map(drop);
         }
+        let kept = Ahead::is_of(name).then(|| self.ahead.part(name, offset, bytes));
+        let ask = match kept {
+            Some(Ok(part)) => {
+                out.copy_from_slice(&part);
+                return Ok(());
+            }
+            Some(Err(ask)) => Some(ask),
+            None => None,
+        };
+        let wanted = ask.map_or(bytes, |ask| ask.bytes);
         let read = self.ask("read", name, |client| async move {
-            let read = |_| read_once(&client, &path, offset, bytes);
-            client.often(bytes, read).await
+            let read = |_| read_once(&client, &path, offset, (bytes, wanted));
+            client.often(wanted, read).await
         })?;
         match read {
-            Read::Whole(read) => {
-                out.copy_from_slice(&read);
+            Read::Enough(read, e_tag) => {
+                let (first, _) = read.split_at(out.len());
+                out.copy_from_slice(first);
+                if let Some(ask) = ask {
+                    self.ahead.keep(ask, (name, e_tag), offset, read);
+                }
                 Ok(())
             }
             Read::Cut(bytes) => Err(RepositoryError::Cut {
@@ -328,9 +353,15 @@ impl Store for BucketStore {
 
     fn size(&self, name: &ObjectName) -> Result<u64> {
         let path = self.path_of(name)?;
-        self.ask("look at", name, |client| async move {
-            client.often(0, |_| size_once(&client, &path)).await
-        })
+        let meta = self.ask("look at", name, |client| async move {
+            client.often(0, |_| look_once(&client, &path)).await
+        })?;
+        self.ahead.expect(name, meta.e_tag.as_deref());
+        Ok(meta.size)
+    }
+
+    fn read_afresh(&self, name: &ObjectName) {
+        self.ahead.forget(name);
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {
@@ -362,6 +393,7 @@ impl Store for BucketStore {
             };
             client.often(0, remove).await
         });
+        self.ahead.forget(name);
         match result {
             Err(RepositoryError::Missing { .. }) => Ok(()),
             result => result,
@@ -396,6 +428,10 @@ impl Store for BucketStore {
             Some(kept) => Ok(Box::new(BucketLock::new(self, &name, kept))),
             None => Err(RepositoryError::LineLocked { place }),
         }
+    }
+
+    fn reads_at_once(&self) -> usize {
+        READS_AT_ONCE
     }
 
     /// Nobody knows.

@@ -86,7 +86,7 @@ impl Lease {
                 Some(found) => match &watch {
                     Some(watch) if watch.version == found.version => {
                         let is_stale = now.saturating_sub(watch.since) >= other_ttl * 5 / 4;
-                        is_stale.then(|| PutMode::Update(found.version))
+                        is_stale.then_some(PutMode::Update(found.version))
                     }
                     Some(_) if now.saturating_sub(begun) >= patience => return Ok(None),
                     _ => {

@@ -24,6 +24,7 @@
 //! once; what it has of a request whose connection was closed takes effect within half the time to live of
 //! a lock, or never; clocks of two machines run equally fast, but for a tenth.
 
+mod ahead;
 mod bucket_store;
 mod fault;
 mod lease;

@@ -51,7 +51,7 @@ pub enum S3Error {
     /// The server is not named as it must be.
     #[error("the endpoint {endpoint} is none: give it as https://HOST or https://HOST:PORT")]
     Endpoint {
-        /// The server.
+        /// What was given, unless it may be a secret.
         endpoint: String,
     },
     /// The certificates cannot be used.
@@ -132,7 +132,10 @@ fn is_plain_http(endpoint: &str, is_allowed: bool) -> Result<bool, S3Error> {
     // Credentials in it would be told with every error.
     let is_bare = url.username().is_empty() && url.password().is_none();
     match url.scheme() {
-        "https" | "http" if host.is_empty() || !is_bare => Err(S3Error::Endpoint { endpoint }),
+        _ if !is_bare => Err(S3Error::Endpoint {
+            endpoint: "with a user or a password".to_owned(),
+        }),
+        "https" | "http" if host.is_empty() => Err(S3Error::Endpoint { endpoint }),
         "https" => Ok(false),
         "http" if is_here || is_allowed => Ok(true),
         "http" => Err(S3Error::PlainHttp { endpoint }),
@@ -151,4 +154,53 @@ fn variable(variable: &'static str) -> Result<String, S3Error> {
 fn use_ring() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// G40: plain http goes to this machine, or is allowed.
+    #[test]
+    fn plain_http_to_another_machine_is_refused_unless_it_is_allowed() {
+        let here = [
+            "http://127.0.0.1:9000",
+            "http://localhost",
+            "http://[::1]:80/s3",
+            "http://127.9.9.9",
+        ];
+        for endpoint in here {
+            assert!(is_plain_http(endpoint, false).unwrap(), "{endpoint}");
+        }
+        let elsewhere = [
+            "http://10.0.0.1",
+            "http://localhost.example.org",
+            "http://127.0.0.1.example.org",
+            "http://[2001:db8::1]",
+            "http://0.0.0.0",
+        ];
+        for endpoint in elsewhere {
+            let refused = is_plain_http(endpoint, false);
+            assert!(
+                matches!(refused, Err(S3Error::PlainHttp { .. })),
+                "{endpoint}"
+            );
+            assert!(is_plain_http(endpoint, true).unwrap());
+        }
+        assert!(!is_plain_http("https://s3.example.org", true).unwrap());
+        for endpoint in ["s3.example.org", "ftp://a", "https://", "", "http://:9000"] {
+            let none = is_plain_http(endpoint, true);
+            assert!(
+                matches!(none, Err(S3Error::Endpoint { .. })),
+                "{endpoint}: {none:?}"
+            );
+        }
+    }
+
+    /// G40: credentials in the name of a server would be told with every error.
+    #[test]
+    fn endpoint_with_credentials_is_refused_and_not_told() {
+        let error = is_plain_http("https://AKIA:secret@s3.example.org", true).unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
 }

@@ -335,6 +335,10 @@ impl Store for SealedStore {
         Ok(Box::new(lock))
     }
 
+    fn reads_at_once(&self) -> usize {
+        self.inner.reads_at_once()
+    }
+
     fn free_bytes(&self) -> Result<Option<u64>> {
         self.inner.free_bytes()
     }

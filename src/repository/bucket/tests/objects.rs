@@ -62,6 +62,7 @@ fn read_gives_every_byte_or_says_why_not() {
         );
     }
     for fate in [Fate::Dropped, Fate::Unanswered, Fate::Short] {
+        store.read_afresh("packs/a");
         objects.at_request(0, fate);
         assert_eq!(read(10, 40).unwrap(), [7; 40], "{fate:?}");
         assert!(objects.heal());
