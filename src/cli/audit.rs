@@ -68,9 +68,22 @@ pub(crate) fn run_on(
     if note.is_idle {
         return outcome;
     }
-    // A key that does not open it was told of by the command.
-    if let Some(repository) = open(place, key).or(before) {
-        add(&repository, command, note, (begun_ns, &outcome));
+    match key.open(&Host::system(), place) {
+        Ok(repository) => add(&repository, command, note, (begun_ns, &outcome)),
+        Err(failure)
+            if before.is_none() && outcome.is_ok() && failure.exit == Exit::StoreRefused =>
+        {
+            output::problem(&format!(
+                "this {command} is not in the audit log of {place}: {}",
+                failure.text()
+            ));
+        }
+        // A key that does not open it was told of by the command, and so was a server that is away.
+        Err(_) => {
+            if let Some(repository) = before {
+                add(&repository, command, note, (begun_ns, &outcome));
+            }
+        }
     }
     outcome
 }

@@ -33,7 +33,7 @@ impl RepositoryPlace {
         let Some(text) = text.to_str().filter(|text| text.starts_with(S3)) else {
             return match text.to_string_lossy().split_once("://") {
                 Some((scheme, _)) if is_scheme(scheme) => Err(format!(
-                    "{scheme}:// is not known: write a directory, or s3://BUCKET/PREFIX"
+                    "{scheme}:// is not known: write a directory, or s3://BUCKET/PREFIX (./{scheme}:// for a directory of that name)"
                 )),
                 _ => Ok(Self::Folder(text.into())),
             };
@@ -46,7 +46,11 @@ impl RepositoryPlace {
             let is_plain = !part.chars().any(|c| c.is_control() || "?#\\%".contains(c));
             is_plain && !["", ".", ".."].contains(&part)
         };
-        if bucket.is_empty() || bucket.len() > BUCKET_BYTES_MAX || !bucket.bytes().all(is_bucket) {
+        let ends = [bucket.bytes().next(), bucket.bytes().last()];
+        let has_ends = ends
+            .iter()
+            .all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()));
+        if !has_ends || bucket.len() > BUCKET_BYTES_MAX || !bucket.bytes().all(is_bucket) {
             return Err("write s3://BUCKET/PREFIX, with the name of a bucket".to_owned());
         }
         if !prefix.is_empty() && !prefix.split('/').all(is_part) {
@@ -134,10 +138,7 @@ impl ValueParserFactory for RepositoryPlace {
 
 /// Whether a folder is more likely to be a mistake.
 fn is_scheme(text: &str) -> bool {
-    text.len() > 1
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    text.len() > 1 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]
@@ -174,6 +175,9 @@ mod tests {
             "gs://b/a",
             "https://b/a",
             "s3://b/a\n",
+            "S3://b/a",
+            "s3://../a",
+            "s3://-b/a",
         ];
         for text in wrong {
             assert!(parse(text).is_err(), "{text}");

@@ -18,6 +18,7 @@ use crate::repository::mark::Mark;
 use crate::repository::prune::Run;
 use crate::repository::retention::policy::Candidate;
 use crate::repository::store::WriterLock;
+use crate::repository::store_fault::StoreFault;
 
 /// What is kept, for each source apart; a backup stays if any of these keeps it, or if it is held.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -249,6 +250,10 @@ fn tell_underway(repository: &Repository, id: &BackupId, mark: Mark) -> Result<(
     };
     match mark.write(repository.store().as_ref(), id) {
         Ok(_) | Err(RepositoryError::NoSpace { .. }) => Ok(()),
+        Err(RepositoryError::Store {
+            fault: StoreFault::Full { .. },
+            ..
+        }) => Ok(()),
         Err(error) => Err(error),
     }
 }

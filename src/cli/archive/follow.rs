@@ -116,7 +116,9 @@ pub(super) fn follow(
 /// repository that is away or full, or was given new keys, with which it is opened again.
 fn is_passing(failure: &Failure) -> bool {
     let error = failure.error.downcast_ref();
+    let is_away = |error: &RepositoryError| matches!(error, RepositoryError::Store { fault, .. } if fault.may_pass());
     failure.exit == Exit::Failed
+        || error.is_some_and(is_away)
         || failure.exit == Exit::RepositoryMissing
         || matches!(error, Some(RepositoryError::KeysChanged { .. }))
 }

@@ -3,13 +3,16 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{self, Either};
+use futures_util::StreamExt;
+use futures_util::future;
 use object_store::path::Path;
 use object_store::{
-    Error, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload, UpdateVersion,
+    Error, GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutPayload,
+    UpdateVersion,
 };
 use parking_lot::Mutex;
 
@@ -17,6 +20,7 @@ use crate::os::{Host, Random};
 use crate::repository::bucket::ahead::Ahead;
 use crate::repository::bucket::fault::{fault_of, is_bucket_missing, is_without_words};
 use crate::repository::bucket::lease::{Kept, Lease};
+use crate::repository::bucket::lock_object::TTL_MAX;
 use crate::repository::bucket::request::{Client, GivenUp, Trouble};
 use crate::repository::bucket::settings::BucketSettings;
 use crate::repository::bucket::threads::Threads;
@@ -29,6 +33,8 @@ use crate::repository::store_fault::StoreFault;
 
 /// Small reads that wait for the network and not for each other.
 const READS_AT_ONCE: usize = 16;
+/// How long a change goes on at most before its locks are looked at again.
+const TICK: Duration = Duration::from_millis(50);
 
 /// The objects below a prefix of an object store.
 pub struct BucketStore {
@@ -76,6 +82,11 @@ impl BucketStore {
         let parsed = parsed.map_err(RepositoryError::io("use the prefix", prefix))?;
         let place = place.into();
         let threads = Threads::start();
+        // Others do not wait for longer, whatever it says.
+        let settings = BucketSettings {
+            lock_ttl: settings.lock_ttl.min(TTL_MAX),
+            ..settings
+        };
         Ok(Self {
             client: Client::new(store, Arc::clone(&host.clock), settings),
             prefix: parsed,
@@ -166,16 +177,42 @@ async fn under<T>(
     for lease in &leases {
         lease.ensure().await?;
     }
-    let lapses = leases.iter().map(|lease| Box::pin(lease.lapse()));
-    let lapses: Vec<_> = lapses.collect();
-    if lapses.is_empty() {
+    if leases.is_empty() {
         return change.await;
     }
-    // The locks are looked at before each step of the change: it may be a long time after the last.
-    let change = std::pin::pin!(change);
-    match future::select(future::select_all(lapses), change).await {
-        Either::Left(_) => Err(Trouble::Found(StoreFault::Lapsed)),
-        Either::Right((result, _)) => result,
+    let mut doubt = Doubt {
+        leases: &leases,
+        is_settled: false,
+    };
+    let mut change = std::pin::pin!(change);
+    let mut tick = tokio::time::interval(TICK);
+    // A machine that was suspended goes on wherever it was: the locks are looked at before each step.
+    let result = future::poll_fn(|context| {
+        while tick.poll_tick(context).is_ready() {}
+        match leases.iter().all(|lease| lease.counts()) {
+            true => change.as_mut().poll(context),
+            false => Poll::Ready(Err(Trouble::Found(StoreFault::Lapsed))),
+        }
+    })
+    .await;
+    doubt.is_settled = match &result {
+        Ok(_) => true,
+        Err(trouble) => !trouble.is_doubtful(),
+    };
+    result
+}
+
+/// A request under locks, which is noted if it is dropped or ends without an answer.
+struct Doubt<'a> {
+    leases: &'a [Arc<Lease>],
+    is_settled: bool,
+}
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.leases.iter().for_each(|lease| lease.doubt());
+        }
     }
 }
 
@@ -190,8 +227,10 @@ async fn put_once(
     let put = client.store.put_opts(path, payload.clone(), mode.into());
     let error = match put.await {
         Ok(_) => return Ok(()),
-        Err(error @ Error::AlreadyExists { .. }) => error,
-        Err(error) => return Err(error.into()),
+        Err(error) => match Trouble::from(error) {
+            Trouble::Said(error @ Error::AlreadyExists { .. }) if before > 0 => error,
+            trouble => return Err(trouble),
+        },
     };
     // What is there is ours, if it has our bytes and we have asked before (OS2).
     let ours: Bytes = payload.into();
@@ -202,9 +241,12 @@ async fn put_once(
         }
         found => found?,
     };
+    if found.meta.size > ours.len() as u64 {
+        return Err(error.into());
+    }
     let (e_tag, version) = (found.meta.e_tag.clone(), found.meta.version.clone());
-    let theirs = found.bytes().await?;
-    match before > 0 {
+    let theirs = collect(found, ours.len()).await?;
+    match theirs.len() <= ours.len() {
         true if theirs == ours => Ok(()),
         // No store should keep the beginning of what it was sent; nobody else has written that.
         true if ours.starts_with(&theirs) && e_tag.is_some() => {
@@ -216,6 +258,25 @@ async fn put_once(
             Ok(())
         }
         _ => Err(error.into()),
+    }
+}
+
+/// What comes of an object, up to one byte more than `most`: a store may send what it likes.
+async fn collect(result: GetResult, most: usize) -> std::result::Result<Bytes, Trouble> {
+    let mut stream = result.into_stream();
+    let mut parts = Vec::new();
+    let mut bytes = 0_usize;
+    while let Some(part) = stream.next().await {
+        let part = part?;
+        bytes = bytes.saturating_add(part.len());
+        parts.push(part);
+        if bytes > most {
+            break;
+        }
+    }
+    match <[Bytes; 1]>::try_from(parts) {
+        Ok([whole]) => Ok(whole),
+        Err(parts) => Ok(parts.concat().into()),
     }
 }
 
@@ -234,7 +295,8 @@ async fn read_once(
     let error = match client.store.get_opts(path, options).await {
         Ok(result) => {
             let (size, e_tag) = (result.meta.size, result.meta.e_tag.clone());
-            let read = result.bytes().await?;
+            let most = usize::try_from(wanted).unwrap_or(usize::MAX);
+            let read = collect(result, most).await?;
             let there = size.saturating_sub(offset).min(wanted);
             return match read.len() as u64 {
                 _ if size < end => Ok(Read::Cut(size)),
@@ -261,14 +323,16 @@ async fn look_once(client: &Client, path: &Path) -> std::result::Result<ObjectMe
         Ok(meta) => return Ok(meta),
         Err(error) => error,
     };
-    let is_missing = matches!(error, Error::NotFound { .. });
-    if (is_missing && client.has_answered()) || !is_without_words(&error) {
+    if !is_without_words(&error) {
         return Err(error.into());
     }
-    // The answer has no words; that to another question has.
+    // The answer has no words; that to another question has, and so tells whether the store gave it.
     match client.store.get_range(path, 0..1).await {
         Err(in_words) => Err(in_words.into()),
-        Ok(_) => Err(error.into()),
+        Ok(_) => {
+            let said = fault_of(&error).to_string();
+            Err(Trouble::Found(StoreFault::Busy { said }))
+        }
     }
 }
 

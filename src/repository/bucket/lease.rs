@@ -28,6 +28,8 @@ pub(super) struct Lease {
     held: Mutex<Held>,
     /// When the last renewal that was answered was sent, in microseconds of our clock.
     sent_us: AtomicU64,
+    /// When a request under it last ended without an answer; 0 for never.
+    doubted_us: AtomicU64,
     /// Somebody else has it.
     is_lost: AtomicBool,
     /// We wanted it no longer, and what is under way needs it no longer.
@@ -129,6 +131,7 @@ impl Lease {
                 unanswered: None,
             }),
             sent_us: AtomicU64::new(micros(sent)),
+            doubted_us: AtomicU64::new(0),
             is_lost: AtomicBool::new(false),
             is_given_up: AtomicBool::new(false),
         }
@@ -163,15 +166,9 @@ impl Lease {
         }
     }
 
-    /// Ends when it no longer counts.
-    pub(super) async fn lapse(&self) {
-        loop {
-            match self.left() {
-                Duration::ZERO => return,
-                // What sleeps here does not count the time that the machine is suspended for.
-                left => tokio::time::sleep(left.min(self.ttl / 20)).await,
-            }
-        }
+    /// Whether it counts (OS6).
+    pub(super) fn counts(&self) -> bool {
+        !self.left().is_zero()
     }
 
     /// Sees to it that it counts. Errors: `Lost` if somebody else has it.
@@ -214,11 +211,26 @@ impl Lease {
         Ok(())
     }
 
-    /// Gives it up, if it still is ours. If that cannot be told to the store, others wait until it is stale.
+    /// Notes that a request under it ended, and may yet have its effect.
+    pub(super) fn doubt(&self) {
+        let now = self.client.clock.monotonic();
+        self.doubted_us.fetch_max(micros(now), Ordering::AcqRel);
+    }
+
+    /// Whether something that was sent under it may yet have its effect.
+    fn is_doubted(&self) -> bool {
+        let doubted = self.doubted_us.load(Ordering::Acquire);
+        let until = Duration::from_micros(doubted) + self.ttl / 2;
+        doubted > 0 && self.client.clock.monotonic() < until
+    }
+
+    /// Gives it up, if it still is ours. If that cannot be told to the store, or something that was sent may
+    /// yet arrive, others wait until it is stale.
     pub(super) async fn give_up(&self) {
         let held = self.held.lock().await;
         self.is_given_up.store(true, Ordering::Release);
-        if self.is_lost.load(Ordering::Acquire) || held.unanswered.is_some() {
+        let is_free = held.unanswered.is_none() && !self.is_doubted();
+        if self.is_lost.load(Ordering::Acquire) || !is_free {
             return;
         }
         let mode = PutMode::Update(held.version.clone());
@@ -238,7 +250,13 @@ fn micros(time: Duration) -> u64 {
 /// The state of the lock at `path`, if there is one.
 async fn find(client: &Client, path: &Path) -> Result<Option<Found>, Trouble> {
     let result = match client.store.get(path).await {
-        Err(error @ Error::NotFound { .. }) if !is_bucket_missing(&error) => return Ok(None),
+        Err(error @ Error::NotFound { .. }) => {
+            let is_missing = !is_bucket_missing(&error);
+            return match Trouble::from(error) {
+                Trouble::Said(Error::NotFound { .. }) if is_missing => Ok(None),
+                trouble => Err(trouble),
+            };
+        }
         result => result?,
     };
     let version = UpdateVersion {

@@ -11,7 +11,7 @@ const VERSION: u32 = 1;
 /// Larger ones are not looked into.
 pub(super) const LOCK_BYTES_MAX: u64 = 4096;
 /// What a lock may state: a hostile one must not be waited for for ever.
-const TTL_MS_MAX: u64 = 10 * 60 * 1000;
+pub(super) const TTL_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// A state of a lock. No two have the same bytes: the owner is drawn anew for each, and counts (OS4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,7 +32,7 @@ impl LockObject {
             stillfs_lock: VERSION,
             owner: hex::encode(&owner),
             count: 1,
-            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(TTL_MS_MAX),
+            ttl_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
             is_free: false,
         }
     }
@@ -71,6 +71,6 @@ impl LockObject {
 
     /// How long it lives if it is not renewed.
     pub(super) fn ttl(&self) -> Duration {
-        Duration::from_millis(self.ttl_ms.min(TTL_MS_MAX))
+        Duration::from_millis(self.ttl_ms).min(TTL_MAX)
     }
 }

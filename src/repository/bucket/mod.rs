@@ -26,6 +26,7 @@
 
 mod ahead;
 mod bucket_store;
+mod connection;
 mod fault;
 mod lease;
 mod lock_object;

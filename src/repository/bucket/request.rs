@@ -9,7 +9,7 @@ use std::time::Duration;
 use object_store::{Error, ObjectStore};
 
 use crate::os::Clock;
-use crate::repository::bucket::fault::fault_of;
+use crate::repository::bucket::fault::{fault_of, passing_fault};
 use crate::repository::bucket::settings::BucketSettings;
 use crate::repository::store_fault::StoreFault;
 
@@ -35,6 +35,15 @@ impl Trouble {
         }
     }
 
+    /// Whether the request may yet have its effect, or one like it has had.
+    pub(super) fn is_doubtful(&self) -> bool {
+        match self {
+            Self::Said(Error::AlreadyExists { .. } | Error::Precondition { .. }) => false,
+            Self::Said(Error::NotFound { .. }) | Self::Lost => false,
+            _ => self.fault().may_pass(),
+        }
+    }
+
     fn may_pass(&self) -> bool {
         match self {
             Self::Said(
@@ -48,7 +57,10 @@ impl Trouble {
 
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
-        Self::Said(error)
+        match passing_fault(&error) {
+            Some(fault) => Self::Found(fault),
+            None => Self::Said(error),
+        }
     }
 }
 

@@ -1,15 +1,12 @@
 //! A bucket of an S3 server.
 
 use std::sync::{Arc, Once};
-use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
-use object_store::{Certificate, ClientOptions, ObjectStore, RetryConfig};
+use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use reqwest::Certificate;
 
-/// How long a server may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(10);
-/// How long nothing may come.
-const SILENCE: Duration = Duration::from_secs(30);
+use crate::repository::bucket::connection::Connector;
 
 /// Where a bucket is, and how it is reached. Credentials are taken from the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,16 +64,21 @@ pub fn connect(options: &S3Options) -> Result<Arc<dyn ObjectStore>, S3Error> {
     use_ring();
     let key = variable("AWS_ACCESS_KEY_ID")?;
     let secret = variable("AWS_SECRET_ACCESS_KEY")?;
-    let is_plain = match &options.endpoint {
-        Some(endpoint) => is_plain_http(endpoint, options.is_http_allowed)?,
-        None => false,
+    let server = match &options.endpoint {
+        Some(endpoint) => Server::of(endpoint, options.is_http_allowed)?,
+        None => Server::default(),
+    };
+    let connector = Connector {
+        authorities: authorities(options)?,
+        is_plain: server.is_plain,
+        is_here: server.is_here,
     };
     let retry = RetryConfig {
         // Requests are made again by whoever knows what a lost answer means.
         max_retries: 0,
         ..RetryConfig::default()
     };
-    let client = client_options(options, is_plain)?;
+    let client = ClientOptions::new().with_allow_http(server.is_plain);
     let mut builder = AmazonS3Builder::new()
         .with_bucket_name(&options.bucket)
         .with_access_key_id(key)
@@ -85,6 +87,7 @@ pub fn connect(options: &S3Options) -> Result<Arc<dyn ObjectStore>, S3Error> {
         .with_virtual_hosted_style_request(options.is_virtual_hosted)
         .with_disable_bulk_delete(true)
         .with_client_options(client)
+        .with_http_connector(connector)
         .with_retry(retry);
     if let Ok(token) = std::env::var("AWS_SESSION_TOKEN")
         && !token.is_empty()
@@ -97,49 +100,50 @@ pub fn connect(options: &S3Options) -> Result<Arc<dyn ObjectStore>, S3Error> {
     Ok(Arc::new(builder.build().map_err(S3Error::Client)?))
 }
 
-fn client_options(options: &S3Options, is_plain: bool) -> Result<ClientOptions, S3Error> {
-    let mut client = ClientOptions::new()
-        .with_allow_http(is_plain)
-        .with_connect_timeout(CONNECT)
-        .with_read_timeout(SILENCE)
-        // What a request may take in all depends on its size, and is watched where that is known.
-        .with_timeout_disabled()
-        .with_http1_only();
-    if let Some(pem) = &options.authorities {
-        let found = Certificate::from_pem_bundle(pem).map_err(|_| S3Error::Authorities)?;
-        if found.is_empty() {
-            return Err(S3Error::Authorities);
-        }
-        for certificate in found {
-            client = client.with_root_certificate(certificate);
-        }
+/// The authorities of `options`. Errors: what is no PEM.
+fn authorities(options: &S3Options) -> Result<Vec<Certificate>, S3Error> {
+    let Some(pem) = &options.authorities else {
+        return Ok(Vec::new());
+    };
+    match Certificate::from_pem_bundle(pem) {
+        Ok(found) if !found.is_empty() => Ok(found),
+        _ => Err(S3Error::Authorities),
     }
-    // No certificate of any system is needed, and none may be there.
-    Ok(client.with_no_system_certificates(is_plain))
 }
 
-/// Whether `endpoint` is plain http, which goes to this machine or is allowed.
-fn is_plain_http(endpoint: &str, is_allowed: bool) -> Result<bool, S3Error> {
-    let endpoint = endpoint.to_owned();
-    let Ok(url) = reqwest::Url::parse(&endpoint) else {
-        return Err(S3Error::Endpoint { endpoint });
-    };
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let is_here = match host.parse::<std::net::IpAddr>() {
-        Ok(address) => address.is_loopback(),
-        Err(_) => host == "localhost",
-    };
-    // Credentials in it would be told with every error.
-    let is_bare = url.username().is_empty() && url.password().is_none();
-    match url.scheme() {
-        _ if !is_bare => Err(S3Error::Endpoint {
-            endpoint: "with a user or a password".to_owned(),
-        }),
-        "https" | "http" if host.is_empty() => Err(S3Error::Endpoint { endpoint }),
-        "https" => Ok(false),
-        "http" if is_here || is_allowed => Ok(true),
-        "http" => Err(S3Error::PlainHttp { endpoint }),
-        _ => Err(S3Error::Endpoint { endpoint }),
+/// What the name of a server tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Server {
+    /// Whether it is asked in the clear.
+    is_plain: bool,
+    /// Whether it is this machine.
+    is_here: bool,
+}
+
+impl Server {
+    /// Errors: `Endpoint`; `PlainHttp` to another machine, unless it `is_allowed`.
+    fn of(endpoint: &str, is_allowed: bool) -> Result<Self, S3Error> {
+        let endpoint = endpoint.to_owned();
+        let Ok(url) = reqwest::Url::parse(&endpoint) else {
+            return Err(S3Error::Endpoint { endpoint });
+        };
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let is_here = match host.parse::<std::net::IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => host == "localhost",
+        };
+        // Credentials in it would be told with every error.
+        let is_bare = url.username().is_empty() && url.password().is_none();
+        let is_plain = url.scheme() == "http";
+        match url.scheme() {
+            _ if !is_bare => Err(S3Error::Endpoint {
+                endpoint: "with a user or a password".to_owned(),
+            }),
+            "https" | "http" if host.is_empty() => Err(S3Error::Endpoint { endpoint }),
+            "http" if !is_here && !is_allowed => Err(S3Error::PlainHttp { endpoint }),
+            "https" | "http" => Ok(Self { is_plain, is_here }),
+            _ => Err(S3Error::Endpoint { endpoint }),
+        }
     }
 }
 
@@ -159,6 +163,10 @@ fn use_ring() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_plain_http(endpoint: &str, is_allowed: bool) -> Result<bool, S3Error> {
+        Server::of(endpoint, is_allowed).map(|server| server.is_plain)
+    }
 
     /// G40: plain http goes to this machine, or is allowed.
     #[test]

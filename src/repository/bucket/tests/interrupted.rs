@@ -18,6 +18,13 @@ use crate::repository::specimen::{
 
 use std::collections::BTreeMap;
 
+/// Locks that are left to become stale are waited for.
+const SHORT: Duration = Duration::from_millis(80);
+
+fn store(objects: &Arc<Troubled>) -> BucketStore {
+    store_on(&Host::system(), objects, SHORT)
+}
+
 type Contents = BTreeMap<BackupId, Files>;
 type Job = fn(&Repository) -> Result<()>;
 

@@ -156,6 +156,27 @@ fn strange_lock_is_respected_and_not_for_ever() {
     }
 }
 
+/// OS6: what was sent under a lock and not answered may yet arrive: nobody else may have the lock before that.
+#[test]
+fn lock_is_not_given_up_while_a_change_under_it_may_yet_arrive() {
+    for fate in [None, Some(Fate::Dropped), Some(Fate::Unanswered)] {
+        let objects = Troubled::new();
+        let store = store(&objects);
+        let lock = store.lock_marks().unwrap();
+        if let Some(fate) = fate {
+            objects.at_change(0, fate);
+        }
+        store.put("marks/a", &[b"a"], Put::Replace).unwrap();
+        drop(lock);
+        let left = objects.bytes("hosts/earth/LOCK.marks").unwrap();
+        let is_free = String::from_utf8(left)
+            .unwrap()
+            .contains("\"is_free\":true");
+        assert_eq!(is_free, fate.is_none(), "{fate:?}");
+        store.lock_marks().unwrap();
+    }
+}
+
 /// Those who change marks wait for each other.
 #[test]
 fn marks_are_changed_by_one_after_the_other() {

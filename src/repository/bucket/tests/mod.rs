@@ -21,12 +21,12 @@ const TTL: Duration = Duration::from_millis(600);
 
 /// Another process's view of the same objects.
 fn store(objects: &Arc<Troubled>) -> BucketStore {
-    store_on(&Host::system(), objects)
+    store_on(&Host::system(), objects, TTL)
 }
 
-fn store_on(host: &Host, objects: &Arc<Troubled>) -> BucketStore {
+fn store_on(host: &Host, objects: &Arc<Troubled>, lock_ttl: Duration) -> BucketStore {
     let settings = BucketSettings {
-        lock_ttl: TTL,
+        lock_ttl,
         request: Duration::from_millis(300),
         pause: Duration::from_millis(1),
         patience: Duration::from_millis(500),
@@ -58,7 +58,7 @@ fn bury(objects: &Arc<Troubled>) {
         clock: Arc::new(Leaping(AtomicU64::new(1))),
         ..Host::system()
     };
-    let store = store_on(&host, objects);
+    let store = store_on(&host, objects, TTL);
     drop(store.lock().unwrap());
     drop(store.lock_marks().unwrap());
 }
