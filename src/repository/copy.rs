@@ -118,13 +118,13 @@ impl<'a> Copying<'a> {
         for id in present {
             match self.to.facts(id) {
                 Ok(_) => self.report.present.push(id.clone()),
-                Err(error) => self.fail(id, &error),
+                Err(error) => self.fail(id, error)?,
             }
         }
         for id in lacking {
             match self.one(id) {
                 Ok(()) => self.report.copied.push(id.clone()),
-                Err(Obstacle::Source(error)) => self.fail(id, &error),
+                Err(Obstacle::Source(error)) => self.fail(id, error)?,
                 Err(Obstacle::Target(error)) => return Err(error),
             }
         }
@@ -136,14 +136,19 @@ impl<'a> Copying<'a> {
         Ok(self.report)
     }
 
-    fn fail(&mut self, id: &BackupId, error: &RepositoryError) {
-        self.report.failed.push((id.clone(), error.to_string()));
+    fn fail(&mut self, id: &BackupId, error: RepositoryError) -> Result<()> {
+        let what = error.of_object()?.to_string();
+        self.report.failed.push((id.clone(), what));
+        Ok(())
     }
 
     fn one(&mut self, id: &BackupId) -> Result<(), Obstacle> {
         let manifest = self.from.manifest(id).map_err(Obstacle::Source)?;
         // What cannot be read may say that it is held.
-        let is_held = self.from.mark(id).map_or(true, |mark| mark.is_held);
+        let is_held = match self.from.mark(id) {
+            Ok(mark) => mark.is_held,
+            Err(error) => error.of_object().map(|_| true).map_err(Obstacle::Source)?,
+        };
         let mut need = Need::default();
         need.add(&manifest);
         for (pack, slots) in need.finish() {

@@ -371,6 +371,15 @@ impl RepositoryError {
         let object = object.into();
         move |source| Self::Io { op, object, source }
     }
+
+    /// What is wrong with the object that was asked for. Errors: this, where a store did not answer: that
+    /// says nothing of what it has, and the next object would be waited for as long.
+    pub(super) fn of_object(self) -> Result<Self> {
+        match self {
+            error @ Self::Store { .. } => Err(error),
+            error => Ok(error),
+        }
+    }
 }
 
 /// Short for results of this module.

@@ -123,7 +123,7 @@ impl<'a> Pruning<'a> {
             match hollow::Outlook::of(self.repository, *pack, slots) {
                 Ok(outlook) if outlook.is_worth_it() => partly.push((outlook, slots)),
                 Ok(_) => {}
-                Err(error) => self.note_damage(&error),
+                Err(error) => self.note_damage(error)?,
             }
         }
         // What needs the least room and gives back the most comes first, in case there is little.
@@ -233,7 +233,11 @@ impl<'a> Pruning<'a> {
         let ids = names.iter().filter_map(|name| name.parse().ok());
         let lone: Vec<BackupId> = ids.filter(|id| !backups.contains(id)).collect();
         for id in &lone {
-            if !self.repository.mark(id).is_ok_and(|mark| mark.is_underway) {
+            let is_underway = match self.repository.mark(id) {
+                Ok(mark) => mark.is_underway,
+                Err(error) => error.of_object().map(|_| false)?,
+            };
+            if !is_underway {
                 return Err(RepositoryError::LostManifest { backup: id.clone() });
             }
         }
@@ -254,10 +258,7 @@ impl<'a> Pruning<'a> {
         let bytes_before = directory.object_bytes;
         let builder = match hollow::hollowed(self.repository, &directory, needed) {
             Ok(builder) => builder,
-            Err(error) => {
-                self.note_damage(&error);
-                return Ok(());
-            }
+            Err(error) => return self.note_damage(error),
         };
         let bytes_after = builder.object_bytes();
         if self.run == Run::Really {
@@ -272,8 +273,11 @@ impl<'a> Pruning<'a> {
     }
 
     /// A pack that cannot be read is left as it is: what it still has may be all that is left.
-    fn note_damage(&mut self, error: &RepositoryError) {
-        self.report.packs_damaged.push(error.to_string());
+    fn note_damage(&mut self, error: RepositoryError) -> Result<()> {
+        self.report
+            .packs_damaged
+            .push(error.of_object()?.to_string());
+        Ok(())
     }
 
     fn settle(&self) -> Result<()> {

@@ -48,7 +48,7 @@ pub(super) fn choose(
     };
     match wanted {
         Wanted::Full => Ok(full("a full one was asked for")),
-        Wanted::Differential => match newest(repository, fulls()) {
+        Wanted::Differential => match newest(repository, fulls())? {
             Some(parent) => Ok(Plan {
                 kind: BackupKind::Differential,
                 parent: Some(parent),
@@ -56,7 +56,7 @@ pub(super) fn choose(
             }),
             None => no_parent("full"),
         },
-        Wanted::Incremental => match newest(repository, backups.iter()) {
+        Wanted::Incremental => match newest(repository, backups.iter())? {
             Some(parent) => Ok(incremental(parent, "an incremental one was asked for")),
             None => no_parent("earlier"),
         },
@@ -71,7 +71,7 @@ pub(super) fn choose(
                     "the archive of its log has a gap since the last full backup",
                 ));
             }
-            let parent = newest(repository, backups.iter());
+            let parent = newest(repository, backups.iter())?;
             Ok(parent.map_or_else(
                 || full("no earlier backup of this source can be read"),
                 |parent| incremental(parent, "the last full backup is recent"),
@@ -161,18 +161,19 @@ fn lines_of(subject: &Subject) -> BTreeSet<(String, String)> {
     versions.map(line).collect()
 }
 
-/// The first manifest of `backups` that can be read.
+/// The first manifest of `backups` that can be read. Errors: `Store`.
 fn newest<'a>(
     repository: &Repository,
     backups: impl Iterator<Item = &'a BackupFacts>,
-) -> Option<Manifest> {
-    backups
-        .filter_map(|facts| match repository.manifest(&facts.id) {
-            Ok(manifest) => Some(manifest),
+) -> Result<Option<Manifest>> {
+    for facts in backups {
+        match repository.manifest(&facts.id) {
+            Ok(manifest) => return Ok(Some(manifest)),
             Err(error) => {
+                let error = error.of_object()?;
                 tracing::warn!(backup = %facts.id, %error, "cannot be built on");
-                None
             }
-        })
-        .next()
+        }
+    }
+    Ok(None)
 }

@@ -115,11 +115,14 @@ impl LogCatalog {
             match read_facts(repository, &name) {
                 Ok(facts) => line.pieces.push(facts),
                 Err(RepositoryError::Missing { object }) => gone = Some(object),
-                Err(error) => catalog.damaged.push((name.object(), error.to_string())),
+                Err(error) => {
+                    let what = error.of_object()?.to_string();
+                    catalog.damaged.push((name.object(), what));
+                }
             }
         }
         for (id, parts) in parts {
-            let line = parts.into_line(repository, id, &mut catalog.damaged);
+            let line = parts.into_line(repository, id, &mut catalog.damaged)?;
             catalog.lines.insert(id, line);
         }
         Ok((catalog, gone))
@@ -162,7 +165,7 @@ impl LineParts {
         repository: &Repository,
         id: LineId,
         damaged: &mut Vec<(String, String)>,
-    ) -> LogLine {
+    ) -> Result<LogLine> {
         self.pieces
             .sort_by_key(|one| (one.generation, one.first, Reverse(one.end)));
         self.gaps.sort_by_key(|gap| (gap.first, gap.end));
@@ -178,15 +181,15 @@ impl LineParts {
             }
             match PieceUse::new(repository, facts, from, until) {
                 Ok(part) => uses.push(part),
-                Err(error) => damaged.push((facts.object(), error.to_string())),
+                Err(error) => damaged.push((facts.object(), error.of_object()?.to_string())),
             }
         }
-        LogLine {
+        Ok(LogLine {
             id,
             fork: self.pieces.iter().rev().find_map(|one| one.fork),
             runs: runs_of(uses),
             gaps: self.gaps,
-        }
+        })
     }
 
     /// Where the first later generation begins: from there on `generation` does not count (LA6).

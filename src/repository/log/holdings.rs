@@ -43,6 +43,7 @@ impl Holdings {
                 Ok(facts) => found.add(&facts),
                 Err(RepositoryError::Missing { .. }) => {}
                 Err(error) => {
+                    let error = error.of_object()?;
                     tracing::warn!(object = name.object(), %error, "a piece of the log is lost");
                 }
             }

@@ -41,7 +41,7 @@ impl LogPrune {
             .iter()
             .filter_map(|name| LogName::parse(name))
             .collect();
-        let parents = parents(repository, &names);
+        let parents = parents(repository, &names)?;
         let is_needless = |name: &&LogName| {
             let is_before = |oldest: &Lsn| name.end <= *oldest;
             self.oldest.get(&name.line).is_some_and(is_before)
@@ -100,20 +100,23 @@ impl LogPrune {
     }
 }
 
-fn parents(repository: &Repository, names: &[LogName]) -> BTreeMap<LineId, HistoryId> {
+/// The history that each line forked from. Errors: `Store`.
+fn parents(repository: &Repository, names: &[LogName]) -> Result<BTreeMap<LineId, HistoryId>> {
     let mut parents = BTreeMap::new();
     for name in names.iter().filter(|name| !name.is_gap) {
         // All pieces of a line say the same; one that cannot be read says nothing.
-        if !parents.contains_key(&name.line)
-            && let Ok(facts) = read_facts(repository, name)
-        {
-            parents.insert(name.line, facts.fork.map(|fork| fork.history));
+        if parents.contains_key(&name.line) {
+            continue;
+        }
+        match read_facts(repository, name) {
+            Ok(facts) => drop(parents.insert(name.line, facts.fork.map(|fork| fork.history))),
+            Err(error) => drop(error.of_object()?),
         }
     }
     let known = parents.into_iter();
-    known
+    Ok(known
         .filter_map(|(line, parent)| Some((line, parent?)))
-        .collect()
+        .collect())
 }
 
 /// The line and the commit that a native database of a backup shows.

@@ -38,6 +38,7 @@ mod workspace;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 
@@ -178,7 +179,7 @@ pub struct Reached {
 
 /// The way to a point in time. Writes nothing.
 ///
-/// Errors: `NotCovered`, `NoMoments`, `Io`.
+/// Errors: `NotCovered`, `NoMoments`, `Io`, `Store`.
 pub fn find_way(repository: &Repository, moment: &Moment) -> Result<Way> {
     let backups = repository.backups()?;
     let known = backups
@@ -189,9 +190,18 @@ pub fn find_way(repository: &Repository, moment: &Moment) -> Result<Way> {
     for (object, problem) in catalog.damaged() {
         tracing::warn!(%object, %problem, "a piece of the log covers nothing");
     }
-    let last_commit = |piece: &PieceUse, until| replay::last_commit(repository, piece, until);
+    // A piece that could not be had covers nothing, and that is no answer.
+    let unanswered = Cell::new(None);
+    let last_commit = |piece: &PieceUse, until| {
+        let found = replay::last_commit(repository, piece, until);
+        found.unwrap_or_else(|error| {
+            unanswered.set(Some(error));
+            None
+        })
+    };
     let chart = Chart::new(bases.collect(), catalog.lines(), &last_commit);
-    chart.way(moment.target, moment.history.as_deref())
+    let way = chart.way(moment.target, moment.history.as_deref());
+    unanswered.take().map_or(way, Err)
 }
 
 /// Looks whether a restore can be done, and what it will do. Writes nothing.

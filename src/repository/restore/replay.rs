@@ -86,19 +86,21 @@ impl Job<'_> {
     }
 }
 
-/// The last commit of a piece that ends at `until` or before; `None` if it cannot be read.
+/// The last commit of a piece that ends at `until` or before; `None` if it cannot be read. Errors: `Store`.
 pub(super) fn last_commit(
     repository: &Repository,
     piece: &PieceUse,
     until: Lsn,
-) -> Option<CommitStamp> {
-    let part = part(read_piece(repository, &piece.facts).ok()?).ok()?;
-    let point = part.last_commit(until)?;
-    Some(CommitStamp {
+) -> Result<Option<CommitStamp>> {
+    let part = match read_piece(repository, &piece.facts).and_then(part) {
+        Ok(part) => part,
+        Err(error) => return error.of_object().map(|_| None),
+    };
+    Ok(part.last_commit(until).map(|point| CommitStamp {
         timestamp: point.timestamp,
         wall_ns: point.wall_ns,
         lsn: point.lsn,
-    })
+    }))
 }
 
 fn part(piece: Piece) -> Result<LogPart> {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 
 use crate::repository::backup_id::BackupId;
-use crate::repository::error::RepositoryError;
+use crate::repository::error::{RepositoryError, Result};
 use crate::repository::verify::VerifyFinding;
 
 /// Whom a finding spoils.
@@ -93,6 +93,13 @@ pub(super) fn fault_of(error: &RepositoryError) -> String {
         RepositoryError::Io { op, source, .. } => format!("cannot {op} it: {source}"),
         error => error.to_string(),
     }
+}
+
+/// As [`fault_of`], of what may be a fault of an object.
+///
+/// Errors: `error` itself where a store did not answer, which says nothing of what it has.
+pub(super) fn fault_in(error: RepositoryError) -> Result<String> {
+    Ok(fault_of(&error.of_object()?))
 }
 
 /// Paths as text: JSON has no room for bytes that are none.

@@ -10,7 +10,7 @@ use crate::repository::need::SlotSet;
 use crate::repository::pack::{PackDirectory, PackId, Slot};
 use crate::repository::progress::Control;
 use crate::repository::verify::Depth;
-use crate::repository::verify::finding::fault_of;
+use crate::repository::verify::finding::fault_in;
 
 /// What is wrong with some slots of a pack.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,16 +35,18 @@ pub(super) struct PackCheck {
 }
 
 impl PackCheck {
-    fn unreadable(error: &RepositoryError) -> Self {
+    /// Errors: `Store`, of which nothing follows.
+    fn unreadable(error: RepositoryError) -> Result<Self> {
+        let is_missing = matches!(error, RepositoryError::Missing { .. });
         let fault = PackFault {
-            what: fault_of(error),
+            what: fault_in(error)?,
             slots: 0..u32::MAX,
         };
-        Self {
+        Ok(Self {
             faults: vec![fault],
-            is_missing: matches!(error, RepositoryError::Missing { .. }),
+            is_missing,
             ..Self::default()
-        }
+        })
     }
 }
 
@@ -64,7 +66,7 @@ const TRIES: u32 = 3;
 
 /// Looks at `pack`; if something is wrong and it was replaced meanwhile, at what it is since.
 ///
-/// Errors: `Cancelled`. All else is in the result.
+/// Errors: `Cancelled`; `Store`, of which nothing follows. All else is in the result.
 pub(super) fn check(
     repository: &Repository,
     pack: PackId,
@@ -78,9 +80,9 @@ pub(super) fn check(
     let mut tries = 0;
     let found = loop {
         tries += 1;
-        let mut found = match &directory {
-            Ok(directory) => check_frames(repository, directory, reach, control)?,
-            Err(error) => break PackCheck::unreadable(error),
+        let mut found = match directory {
+            Ok(ref directory) => check_frames(repository, directory, reach, control)?,
+            Err(error) => break PackCheck::unreadable(error)?,
         };
         if !found.faults.is_empty() && tries < TRIES {
             let since = read();
@@ -119,7 +121,7 @@ fn check_frames(
         if !fault::is(Fault::VerifiedUnread)
             && let Err(error) = directory.read_frame(repository.store().as_ref(), index)
         {
-            let what = fault_of(&error);
+            let what = fault_in(error)?;
             found.faults.push(PackFault { what, slots });
         }
         found.bytes_read += u64::from(frame.stored_bytes);

@@ -36,6 +36,7 @@ pub(super) fn run(
             | RepositoryError::TargetExists { .. }
             | RepositoryError::TargetInUse { .. }
             | RepositoryError::Target { .. }
+            | RepositoryError::Store { .. }
             | RepositoryError::Cancelled),
         ) => Err(error),
         Err(error) => {

@@ -21,7 +21,7 @@ use crate::repository::pack::PackId;
 use crate::repository::progress::{Control, Phase};
 use crate::repository::store::LINE_LOCK;
 use crate::repository::verify::content::{self, Packs};
-use crate::repository::verify::finding::{Findings, fault_of};
+use crate::repository::verify::finding::{Findings, fault_in};
 use crate::repository::verify::pack_check::{self, Reach};
 use crate::repository::verify::{Depth, VerifyOptions, VerifyReport, restore_test};
 use crate::repository::{config, crypt};
@@ -85,7 +85,7 @@ impl<'a> Survey<'a> {
     }
 
     pub(super) fn all(mut self) -> Result<VerifyReport> {
-        self.look_at_config();
+        self.look_at_config()?;
         let needed = self.look_at_manifests()?;
         let mut listed = BTreeMap::new();
         if self.options.backup.is_none() {
@@ -108,18 +108,19 @@ impl<'a> Survey<'a> {
         Ok(self.report)
     }
 
-    fn look_at_config(&mut self) {
+    fn look_at_config(&mut self) -> Result<()> {
         let store = self.repository.store();
         let what = match config::read(store.as_ref()) {
-            Ok(found) if found.id == self.repository.id() => return,
+            Ok(config) if config.id == self.repository.id() => return Ok(()),
             Ok(_) => "it is of another repository than a moment ago".to_owned(),
             Err(RepositoryError::Missing { .. }) => "it is missing".to_owned(),
-            Err(error) => fault_of(&error),
+            Err(error) => fault_in(error)?,
         };
         for id in &self.ids {
             self.findings.add_for("repository.json", &what, id);
         }
         self.findings.add("repository.json", &what);
+        Ok(())
     }
 
     /// Decodes every manifest and every mark; returns what the backups need.
@@ -138,13 +139,13 @@ impl<'a> Survey<'a> {
                 }
                 Err(error) => {
                     let object = Manifest::object(id);
-                    self.findings.add_for(&object, &fault_of(&error), id);
+                    self.findings.add_for(&object, &fault_in(error)?, id);
                 }
             }
             let mark = store.size(&Mark::object(id));
             if let Err(error) = mark.and_then(|_| self.repository.mark(id)) {
                 let object = Mark::object(id);
-                self.findings.add_for(&object, &fault_of(&error), id);
+                self.findings.add_for(&object, &fault_in(error)?, id);
             }
         }
         Ok(need.finish())
@@ -162,7 +163,7 @@ impl<'a> Survey<'a> {
         for name in store.list("marks")? {
             match name.parse::<BackupId>() {
                 Ok(id) if self.ids.contains(&id) => {}
-                Ok(id) => self.look_at_lone_mark(&id),
+                Ok(id) => self.look_at_lone_mark(&id)?,
                 Err(_) => self.findings.add(&format!("marks/{name}"), strange),
             }
         }
@@ -209,7 +210,7 @@ impl<'a> Survey<'a> {
                 Err(RepositoryError::Missing { .. }) => {}
                 Err(error) => {
                     let object = format!("{}/{name}", log::FOLDER);
-                    self.findings.add(&object, &fault_of(&error));
+                    self.findings.add(&object, &fault_in(error)?);
                 }
             }
             self.report.log_piece_count += 1;
@@ -218,15 +219,15 @@ impl<'a> Survey<'a> {
     }
 
     /// A mark without a manifest: an interruption left it, or the manifest was lost.
-    fn look_at_lone_mark(&mut self, id: &BackupId) {
+    fn look_at_lone_mark(&mut self, id: &BackupId) -> Result<()> {
         let (mark, manifest) = (Mark::object(id), Manifest::object(id));
-        let found = self.repository.mark(id);
+        let read = self.repository.mark(id);
         if self.repository.store().size(&manifest).is_ok() {
             // Published meanwhile.
-            return;
+            return Ok(());
         }
-        match found {
-            Ok(found) if found.is_underway => self.report.notes.push(format!(
+        match read {
+            Ok(read) if read.is_underway => self.report.notes.push(format!(
                 "{mark} is of no backup: an interrupted writer left it, and a prune removes it"
             )),
             Ok(_) => self
@@ -234,8 +235,9 @@ impl<'a> Survey<'a> {
                 .add(&manifest, "it is missing, and its mark is there"),
             // Forgotten meanwhile.
             Err(RepositoryError::Missing { .. }) => {}
-            Err(error) => self.findings.add(&mark, &fault_of(&error)),
+            Err(error) => self.findings.add(&mark, &fault_in(error)?),
         }
+        Ok(())
     }
 
     /// Looks at the packs that are `needed` or `listed`, several at once.
@@ -301,7 +303,7 @@ impl<'a> Survey<'a> {
                 }
                 Err(error) => {
                     let object = Manifest::object(id);
-                    self.findings.add_for(&object, &fault_of(&error), id);
+                    self.findings.add_for(&object, &fault_in(error)?, id);
                 }
             }
         }

@@ -375,7 +375,8 @@ impl World {
         let catalog = LogCatalog::read(&self.repository).unwrap();
         assert!(catalog.damaged().is_empty(), "{:?}", catalog.damaged());
         let bases = self.bases.iter().map(|(base, _)| base.clone());
-        let last = |piece: &PieceUse, until| replay::last_commit(&self.repository, piece, until);
+        let last =
+            |piece: &PieceUse, until| replay::last_commit(&self.repository, piece, until).unwrap();
         let chart = Chart::new(bases.collect(), catalog.lines(), &last);
         let history = self.branches[branch].id.history.to_string();
         chart.way(target, Some(&history))
