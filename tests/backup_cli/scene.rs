@@ -19,12 +19,20 @@ use crate::rig::{Client, Served, code, expect_problem, stdout, stillfs};
 /// See the head of the file.
 pub(crate) struct Scene {
     root: TempDir,
+    environment: Vec<(String, String)>,
 }
 
 impl Scene {
     pub(crate) fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        Self { root }
+        let environment = Vec::new();
+        Self { root, environment }
+    }
+
+    /// What commands find in their environment from here on.
+    #[allow(dead_code, reason = "scenes with an object store only")]
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     pub(crate) fn at(&self, name: &str) -> PathBuf {
@@ -44,6 +52,7 @@ impl Scene {
             command.env_remove(format!("STILLFS_{name}"));
             command.env_remove(format!("STILLFS_FROM_{name}"));
         }
+        command.envs(self.environment.iter().cloned());
         command
     }
 
