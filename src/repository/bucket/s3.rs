@@ -168,7 +168,7 @@ mod tests {
         Server::of(endpoint, is_allowed).map(|server| server.is_plain)
     }
 
-    /// G40: plain http goes to this machine, or is allowed.
+    /// G43: plain http goes to this machine, or is allowed.
     #[test]
     fn plain_http_to_another_machine_is_refused_unless_it_is_allowed() {
         let here = [
@@ -205,7 +205,7 @@ mod tests {
         }
     }
 
-    /// G40: credentials in the name of a server would be told with every error.
+    /// G43: credentials in the name of a server would be told with every error.
     #[test]
     fn endpoint_with_credentials_is_refused_and_not_told() {
         let error = is_plain_http("https://AKIA:secret@s3.example.org", true).unwrap_err();

@@ -67,7 +67,7 @@ impl LogPrune {
             .iter()
             .filter_map(|name| LogName::parse(name))
             .collect();
-        let parents = parents(repository, &names);
+        let parents = parents(repository, &names)?;
         let mut wanted: BTreeMap<LineId, Vec<LogName>> = BTreeMap::new();
         for name in names {
             let is_after = |oldest: &Lsn| *oldest < name.end;

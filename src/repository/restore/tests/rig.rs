@@ -28,7 +28,7 @@ pub(super) enum What {
 pub(super) struct Rig {
     pub(super) place: tempfile::TempDir,
     pub(super) repository: Repository,
-    count: std::cell::Cell<u64>,
+    count: Cell<u64>,
 }
 
 /// Units drawn from a seed; each eighth is nothing but zeros.
@@ -51,7 +51,7 @@ impl Rig {
         Self {
             place,
             repository,
-            count: std::cell::Cell::new(0),
+            count: Cell::new(0),
         }
     }
 
