@@ -1,5 +1,5 @@
 //! What README.md, docs/backup.md and docs/watching.md tell people to type works: every block after `<!-- run -->` is run as it
-//! stands.
+//! stands. What writes docs/performance.md checks itself.
 
 #![allow(clippy::disallowed_methods)]
 
@@ -76,6 +76,19 @@ fn commands_of_the_page_about_watching_work_as_they_stand() {
         return;
     }
     run_blocks_of("docs/watching.md");
+}
+
+/// Every figure of docs/performance.md goes through these statistics and this writer of tables.
+#[test]
+fn the_instrument_of_the_page_about_speed_passes_its_checks() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/bench");
+    let output = match Command::new("python3").arg("--version").output() {
+        Ok(_) => Command::new(script).arg("--self-test").output(),
+        Err(error) => return println!("SKIPPED: python3 cannot be run: {error}"),
+    };
+    let output = output.expect("scripts/bench can be run");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{said}", output.status);
 }
 
 fn run_blocks_of(document: &str) {

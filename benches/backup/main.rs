@@ -1,8 +1,13 @@
-//! The database that `scripts/bench-backup` takes backups of: made, changed and kept busy on demand.
+//! The database that `scripts/bench-backup` takes backups of and that `scripts/bench` looks at: made, changed and
+//! kept busy on demand.
 //!
 //! ```text
-//! backup DIRECTORY MIB      makes the database, then answers one line on standard input with one of JSON:
+//! backup DIRECTORY MIB [LOG_MIB]   makes the database, with a checkpoint after so much log, then answers one line
+//!                           on standard input with one of JSON:
 //!   change PERCENT SEED     changes an entry on so many of the pages, drawn at random, and checkpoints
+//!   commit COUNT THREADS    so many commits, in all, by so many committers
+//!   commit-for MS THREADS   commits without a pause for so long
+//!   checkpoint              one checkpoint
 //!   traffic on|off          one thread commits without a pause, another one reads entries
 //!   lap                     what the two did since the last lap
 //! ```
@@ -10,6 +15,7 @@
 //! It stops cleanly at the end of its input. Backups are made by `stillfs backup`, in processes of their
 //! own, which pin over the socket.
 
+mod commits;
 mod traffic;
 
 use std::error::Error;
@@ -22,6 +28,7 @@ use stillfs::Database;
 use stillfs::database::{EngineOptions, PinServing, WriteTransaction};
 use stillfs::os::Host;
 
+use commits::Until;
 use traffic::Traffic;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -37,17 +44,36 @@ const USAGE: &str = "usage: scripts/bench-backup";
 fn main() -> Outcome<()> {
     // `cargo test --benches` passes nothing, and must not start gigabytes of work.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [directory, mib] = &arguments[..] else {
-        println!("{USAGE}");
-        return Ok(());
+    let (directory, mib, options) = match &arguments[..] {
+        [directory, mib] => (directory, mib, EngineOptions::default()),
+        [directory, mib, log_mib] => {
+            let checkpoint_bytes = log_mib.parse::<u64>()? << 20;
+            let options = EngineOptions {
+                checkpoint_bytes,
+                ..EngineOptions::default()
+            };
+            (directory, mib, options)
+        }
+        _ => {
+            println!("{USAGE}");
+            return Ok(());
+        }
     };
-    let mut subject = Subject::load(Path::new(directory), mib.parse::<u64>()? << 20)?;
+    let mut subject = Subject::load(Path::new(directory), mib.parse::<u64>()? << 20, &options)?;
     println!("{}", subject.facts());
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
         let answer = match words[..] {
             ["change", percent, seed] => subject.change(percent.parse()?, seed.parse()?)?,
+            ["commit", count, threads] => {
+                subject.commit(Until::Count(count.parse()?), threads.parse()?)?
+            }
+            ["commit-for", ms, threads] => {
+                let time = Duration::from_millis(ms.parse()?);
+                subject.commit(Until::Elapsed(time), threads.parse()?)?
+            }
+            ["checkpoint"] => subject.checkpoint()?,
             ["traffic", state] => subject.set_traffic(state == "on")?,
             ["lap"] => subject.traffic.as_ref().map_or(Value::Null, Traffic::lap),
             _ => return Err(format!("what is \"{line}\"?").into()),
@@ -94,11 +120,12 @@ struct Subject {
     database: Database,
     entries: u64,
     traffic: Option<Traffic>,
+    seed: u64,
 }
 
 impl Subject {
-    fn load(directory: &Path, bytes: u64) -> Outcome<Self> {
-        let database = Database::open(directory, &EngineOptions::default(), PinServing::On)?;
+    fn load(directory: &Path, bytes: u64, options: &EngineOptions) -> Outcome<Self> {
+        let database = Database::open(directory, options, PinServing::On)?;
         let mut numbers = Numbers(1);
         let mut entries = 0;
         loop {
@@ -120,7 +147,25 @@ impl Subject {
             database,
             entries,
             traffic: None,
+            seed: 0,
         })
+    }
+
+    /// What a checkpoint wrote, and how long it took.
+    fn checkpoint(&self) -> Outcome<Value> {
+        let clock = Host::system().clock;
+        let before = self.database.stats().engine.pages_written;
+        let begun = clock.monotonic();
+        self.database.checkpoint()?;
+        let seconds = (clock.monotonic() - begun).as_secs_f64();
+        let pages_written = self.database.stats().engine.pages_written - before;
+        Ok(json!({ "seconds": seconds, "pages_written": pages_written }))
+    }
+
+    /// The places are others with every call.
+    fn commit(&mut self, until: Until, threads: u64) -> Outcome<Value> {
+        self.seed += threads;
+        commits::commit(&self.database, self.entries, until, threads, self.seed)
     }
 
     fn facts(&self) -> Value {
@@ -158,10 +203,14 @@ impl Subject {
             }
             write.commit()?;
         }
-        self.database.checkpoint()?;
+        let checkpoint = self.checkpoint()?;
         let after = self.database.stats().engine;
         let pages_written = after.pages_written - before.pages_written;
-        Ok(json!({ "pages_written": pages_written, "page_count": after.page_count }))
+        Ok(json!({
+            "pages_written": pages_written,
+            "page_count": after.page_count,
+            "checkpoint": checkpoint,
+        }))
     }
 
     fn set_traffic(&mut self, is_on: bool) -> Outcome<Value> {

@@ -74,7 +74,7 @@ fn measure(host: &Host, dir: &Path, options: &Options) -> Outcome<Report> {
     };
     let database = Database::open(&path, &engine_options, PinServing::Off)?;
     eprintln!("{} pins under {} writers ...", options.pins, pins::WRITERS);
-    let pins = pins::measure(host, &database, load.entries, options.pins)?;
+    let pins = pins::measure(host, &database, load.entries, options)?;
     eprintln!("shared slots ...");
     let sharing = sharing::measure(&database, load.entries)?;
     database.close()?;

@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::Outcome;
 
 pub(crate) const USAGE: &str = "\
-usage: scripts/bench-pin [--gib N] [--pins N] [--dir DIRECTORY] [--json] [--quick]
+usage: scripts/bench-pin [--gib N] [--pins N] [--held N] [--dir DIRECTORY] [--json] [--quick]
   --gib N          size of the database, default 4
   --pins N         pins to take, default 1000
+  --held N         pins that are held at the same time beside the one being taken, default 4
   --dir DIRECTORY  where to work, in a folder that is removed; default below the target directory
   --json           print one JSON object
   --quick          256 MiB and 200 pins: says whether it works, not how fast it is";
@@ -18,6 +19,8 @@ usage: scripts/bench-pin [--gib N] [--pins N] [--dir DIRECTORY] [--json] [--quic
 pub(crate) struct Options {
     pub(crate) database_bytes: u64,
     pub(crate) pins: u64,
+    /// Pins that are held at the same time beside the one being taken, so that checkpoints capture for some.
+    pub(crate) held: usize,
     /// Log bytes between two checkpoints in the background.
     pub(crate) checkpoint_bytes: u64,
     /// How long each rate is measured.
@@ -40,6 +43,7 @@ impl Options {
         let mut options = Self {
             database_bytes: 4 << 30,
             pins: 1000,
+            held: 4,
             checkpoint_bytes: 64 << 20,
             rate_time: Duration::from_secs(4),
             json: false,
@@ -54,6 +58,7 @@ impl Options {
                 "--gib" => options.database_bytes = value()?.parse::<u64>()? << 30,
                 "--pins" => options.pins = value()?.parse()?,
                 "--dir" => options.dir = Some(value()?.into()),
+                "--held" => options.held = value()?.parse()?,
                 "--json" => options.json = true,
                 "--quick" => {
                     options.database_bytes = 256 << 20;

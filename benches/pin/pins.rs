@@ -9,13 +9,12 @@ use stillfs::database::Pin;
 use stillfs::os::Host;
 
 use crate::Outcome;
+use crate::options::Options;
 use crate::traffic::{Percentiles, Phase, under_writers};
 
 pub(crate) const WRITERS: u64 = 4;
 /// Pins taken in a row before as much time without pins.
 const ROUND: u64 = 25;
-/// Pins that are held at the same time during a round, so that checkpoints capture for some.
-const HELD: usize = 4;
 /// The target for the time under the commit lock, over all pins.
 const COMMIT_LOCK_P99_MAX_US: f64 = 1000.0;
 
@@ -47,7 +46,7 @@ pub(crate) fn measure(
     host: &Host,
     database: &Database,
     entries: u64,
-    pins: u64,
+    options: &Options,
 ) -> Outcome<PinCosts> {
     let begun = host.clock.monotonic();
     let checkpoints_before = database.stats().engine.checkpoints;
@@ -57,10 +56,10 @@ pub(crate) fn measure(
         phase.next();
         phase.next();
         let mut samples = Samples::default();
-        let mut left = pins;
+        let mut left = options.pins;
         while left > 0 {
             let round = left.min(ROUND);
-            take_round(host, database, phase, round, &mut samples)?;
+            take_round(host, database, phase, (round, options.held), &mut samples)?;
             left -= round;
         }
         Ok(samples)
@@ -85,12 +84,12 @@ fn middle(sorted: &[u64]) -> u64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// One round of pins, then as much time without any.
+/// One round of so many pins, so many of them held, then as much time without any.
 fn take_round(
     host: &Host,
     database: &Database,
     phase: &Phase,
-    pins: u64,
+    (pins, held_max): (u64, usize),
     samples: &mut Samples,
 ) -> Outcome<()> {
     phase.next();
@@ -104,7 +103,7 @@ fn take_round(
         samples.granted.push(times.total);
         samples.spilled.push(pin.counts().spilled_pages);
         held.push_back(pin);
-        if held.len() > HELD
+        if held.len() > held_max
             && let Some(oldest) = held.pop_front()
         {
             oldest.release()?;

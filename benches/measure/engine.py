@@ -1,0 +1,154 @@
+"""The server beside Redis, the engine beside other engines, and recovery."""
+
+import csv
+import io
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+from .reader import compare, skipped
+from .result import Row, Table, Target, number
+from .scene import Failed, Missing, Subject, need, run, say, wait_for
+from .statistic import Spread, slope
+
+CLIENTS = 50
+PIPELINES = (1, 16)
+VALUE_BYTES = 100
+KEYS = 100_000
+DURABLE_COLUMNS = ("", "stillfs", "Redis", "ratio (lowest to highest)", "target", "")
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def is_listening(port):
+    with socket.socket() as one:
+        one.settimeout(0.2)
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def redis(scene):
+    """`stillfs serve` and Redis that syncs at every write, both durable, the same client on both."""
+    need("redis-server", "redis-benchmark")
+    ports = {"ours": free_port(), "theirs": free_port()}
+    folder = scene.folder("redis")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    servers = [
+        scene.start(
+            [scene.programs.stillfs, "serve", scene.scratch / "served", "--listen", f"127.0.0.1:{ports['ours']}"],
+            **quiet,
+        ),
+        scene.start(
+            ["redis-server", "--port", str(ports["theirs"]), "--bind", "127.0.0.1", "--dir", folder]
+            + ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--daemonize", "no"],
+            **quiet,
+        ),
+    ]
+    for name, port in ports.items():
+        wait_for(lambda port=port: is_listening(port), f"the server on port {port} ({name})")
+    table = Table(f"Server, redis-benchmark, {CLIENTS} clients, values of {VALUE_BYTES} bytes", columns=DURABLE_COLUMNS)
+    for pipeline in PIPELINES:
+        requests = (4_000 if scene.scale.is_quick else 40_000) * (1 if pipeline == 1 else 4)
+        results = scene.rounds(
+            {name: lambda port=port: redis_rates(port, pipeline, requests) for name, port in ports.items()}
+        )
+        for word, wanted in (("set", 1.0), ("get", 0.5)):
+            ours, theirs = ([one[word] for one in results[name]] for name in ("ours", "theirs"))
+            table.rows.append(
+                compare(f"{word}, -P {pipeline}", ours, theirs, Target(wanted), 1e3, "k/s")
+            )
+    table.remarks.append("Redis with `appendfsync always`: an answer to SET means on both sides that it is on the disk.")
+    for server in servers:
+        server.terminate()
+        server.wait()
+    return table
+
+
+def redis_rates(port, pipeline, requests):
+    command = ["redis-benchmark", "-h", "127.0.0.1", "-p", port, "-c", CLIENTS, "-n", requests, "-P", pipeline]
+    said, _ = run(command + ["-d", VALUE_BYTES, "-r", KEYS, "-t", "set,get", "--csv"])
+    rates = {}
+    for row in csv.reader(io.StringIO(said)):
+        if len(row) > 1 and row[0].lower() in ("set", "get"):
+            rates[row[0].lower()] = float(row[1])
+    if set(rates) != {"set", "get"}:
+        raise Failed(f"redis-benchmark printed {said!r}")
+    return rates
+
+
+# ---- recovery
+
+
+def recovery(scene):
+    """Starts after a kill, by how much log there is to read; and the start of a stopped database by its size."""
+    logs = (16, 32, 64) if scene.scale.is_quick else (256, 512, 1024)
+    sizes = (64, 256) if scene.scale.is_quick else (1024, 4096, 16384)
+    table = Table("Recovery, and opening what was stopped", columns=("", "seconds", "", "per GB, or ratio", "target", ""))
+    points = []
+    for mib in logs:
+        directory = scene.scratch / f"recovery-{mib}"
+        # The log grows to this and is never emptied.
+        subject = Subject(scene, directory.name, 64, log_mib=64 * 1024)
+        while log_bytes(directory) < mib << 20:
+            subject.ask("commit", 2000, 8)
+        subject.process.kill()
+        subject.process.wait()
+        bytes_ = log_bytes(directory)
+        # Each start would shorten the log of the next: every round has a copy.
+        took = []
+        for _ in range(scene.scale.rounds):
+            copy = scene.scratch / "recovery-copy"
+            shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("*.sock", "pin.socket"), copy_function=plain)
+            took.append(start_seconds(scene, copy))
+            shutil.rmtree(copy)
+        points.append((bytes_ / 1e9, Spread.of(took).median))
+        row = Row(f"log of {bytes_ >> 20} MiB after a kill", "s", took, [], [one / (bytes_ / 1e9) for one in took])
+        row.target = None
+        table.rows.append(row)
+        shutil.rmtree(directory)
+    exponent = slope(points)
+    row = Row("growth with the log (exponent)", compared=[exponent], target=Target(1.15, at_most=True))
+    table.rows.append(row)
+    for mib in sizes:
+        subject = Subject(scene, f"stopped-{mib}", mib)
+        subject.process.stdin.close()
+        subject.process.wait()
+        directory = subject.directory
+        took = [start_seconds(scene, directory) for _ in range(scene.scale.rounds)]
+        row = Row(f"open of {mib} MiB, stopped cleanly", "s", took, [], took, Target(0.1, at_most=True, unit="s"))
+        table.rows.append(row)
+        shutil.rmtree(directory)
+    table.remarks.append("From the start of `stillfs serve` to its first word, the start of the program included.")
+    return table
+
+
+def plain(source, target):
+    """Sockets cannot be copied, and the next engine makes its own."""
+    if os.path.isfile(source):
+        shutil.copy2(source, target)
+
+
+def log_bytes(directory):
+    return sum(one.stat().st_blocks * 512 for one in directory.rglob("*") if re.search(r"(wal|log)", str(one)) and one.is_file())
+
+
+def start_seconds(scene, directory):
+    """From the start of the server until it says that it is ready."""
+    begun = time.perf_counter()
+    command = [scene.programs.stillfs, "serve", directory, "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        line = server.stdout.readline()
+        took = time.perf_counter() - begun
+        server.terminate()
+        server.wait()
+    if not line.startswith("ready "):
+        raise Failed(f"stillfs serve {directory} did not start")
+    return took
+
+
