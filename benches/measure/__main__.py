@@ -9,7 +9,7 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import document, growth, machine, peers, reader, selftest, tools, writer
+from . import document, engine, growth, machine, peers, reader, selftest, tools, writer
 from .result import Row, Table
 from .scene import Failed, Missing, Scene, say
 
@@ -33,6 +33,8 @@ MEASUREMENTS = {
     "commit-rate": (writer.commit_rate, "with an idle pin, during a copy, after it"),
     "first-touch": (writer.first_touch, "checkpoints when every page is saved for a pin"),
     "shadow-bytes": (writer.shadow_bytes, "of 16 pins taken together and over time"),
+    "redis": (engine.redis, "the server beside Redis, both durable"),
+    "recovery": (engine.recovery, "starts after a kill by length of log, and after a stop by size"),
 }
 
 

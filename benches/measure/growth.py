@@ -32,12 +32,8 @@ def growth(scene):
             say(f"  {mib} MiB, {share} %: {' '.join(cells)} ms")
         subject.end()
     verdicts(table, found)
-    series = [
-        (f"{step}, {share} %", [(mib, Spread.of(steps[step]).median) for (mib, of), steps in found.items() if of == share])
-        for step in STEPS
-        for share in (0, 50)
-        if share == 0 or step == "scan"
-    ]
+    shown = [(step, 0) for step in STEPS] + [("scan", 50)]
+    series = [(f"{step}, {share} %", by_size(found, step, share)) for step, share in shown]
     table.pictures.append(
         ("performance-growth.svg", picture.growth("How cost grows", "MiB", "ms", series))
     )
@@ -70,11 +66,16 @@ def one(scene, subject, mib, share):
     return found
 
 
+def by_size(found, step, share):
+    """(MiB, milliseconds) of one step, where so much had changed."""
+    return [(mib, Spread.of(steps[step]).median) for (mib, of), steps in found.items() if of == share]
+
+
 def verdicts(table, found):
     """Whether what should be constant is, and what should be linear grows no faster."""
     for step in STEPS:
         for share in SHARES:
-            points = [(mib, Spread.of(steps[step]).median) for (mib, of), steps in found.items() if of == share]
+            points = by_size(found, step, share)
             if len(points) < 2:
                 continue
             is_constant = step in CONSTANT and not (step == "release" and share)

@@ -10,6 +10,8 @@ from pathlib import Path
 MIB = 1 << 20
 V1 = Path("/sys/fs/cgroup/blkio")
 V2 = Path("/sys/fs/cgroup")
+# More than a limited disk gives at once after it was idle.
+CREDIT_BYTES = 32 * MIB
 # How much of a file may still be in memory where it is to be read from the disk.
 STILL_CACHED_MAX = 0.01
 
@@ -95,6 +97,7 @@ class Throttle:
     def __init__(self, directory):
         self.folder = None
         self.home = None
+        self.credit = Path(directory) / "credit"
         self.device = disk_of(directory)
         self.missing = self.why_not()
         if not self.missing:
@@ -138,6 +141,15 @@ class Throttle:
         else:
             name, words = "io.max", f"{self.device} rbps={bytes_per_second or 'max'}"
         (self.folder / name).write_text(words, encoding="ascii")
+
+    def spend(self):
+        """What the kernel lets through at once after a pause is used up by a file that nobody measures."""
+        if not self.credit.exists():
+            self.credit.write_bytes(os.urandom(CREDIT_BYTES))
+        make_cold([self.credit])
+        with open(self.credit, "rb", buffering=0) as file:
+            while file.read(MIB):
+                pass
 
     def leave(self):
         """Back to where the process was. Others in the cgroup must have ended; called at the end."""

@@ -2,13 +2,12 @@
 
 import json
 import os
-import time
 from functools import partial
 
 from . import machine, picture
 from .machine import MIB
 from .result import Row, Table, Target
-from .scene import Missing, Subject, dd, need, run, say
+from .scene import Missing, Subject, dd, need, run, say, with_database
 from .statistic import Spread, paired_ratios
 
 # Percent of the pages that the shadow has, and what changes before the next mount so that it comes to that.
@@ -44,14 +43,6 @@ class Views:
     def of_source(self):
         """All files that a reader can make the machine read."""
         return [self.raw] + self.subject.shadow_files()
-
-    def is_shadowed(self):
-        """The share of the pages that each view has from the shadow, as its status says."""
-        shares = {}
-        for percent, point in self.points.items():
-            said, _ = run([self.scene.programs.stillfs, "status", "--json", point], ok=(0, 3))
-            shares[percent] = said
-        return shares
 
 
 def scale_mib(scene):
@@ -172,6 +163,7 @@ def throttled(scene, limit, work):
     if not limit:
         return work()
     scene.throttle.limit(limit)
+    scene.throttle.spend()
     try:
         return work()
     finally:
@@ -245,6 +237,7 @@ def passthrough(scene):
     with open(file, "wb") as out:
         for _ in range(scale_mib(scene)):
             out.write(os.urandom(MIB))
+    with_database(folder)
     os.sync()
     point = scene.mount(folder, "view-plain")
     view = point / file.name
@@ -318,7 +311,3 @@ def compare_times(name, ours, theirs, target=None):
 
 def skipped(name, why):
     return Row(name, skipped=why)
-
-
-def pause(seconds=0.2):
-    time.sleep(seconds)

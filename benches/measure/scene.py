@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -229,6 +230,14 @@ class Subject:
                 self.process.kill()
                 self.process.wait()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def with_database(folder):
+    """A small SQLite database in a folder of plain files: without one, nothing of it would be still."""
+    connection = sqlite3.connect(folder / "small.db", isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("CREATE TABLE entry (id INTEGER PRIMARY KEY)")
+    connection.close()
 
 
 def dd(path, block=MIB):

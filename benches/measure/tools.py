@@ -6,9 +6,9 @@ import subprocess
 from functools import partial
 
 from . import machine
-from .reader import NAME, THROTTLED, compare_times, skipped, throttled, views
+from .reader import THROTTLED, compare_times, skipped, throttled, views
 from .result import Table, Target
-from .scene import Failed, Missing, need, run, say, seconds_of
+from .scene import Failed, Missing, need, run, say, seconds_of, with_database
 
 SMALL_FILES = 10_000
 SMALL_BYTES = 4096
@@ -143,6 +143,7 @@ def small_files(scene):
         below = folder / f"{at % 100:02}"
         below.mkdir(exist_ok=True)
         (below / f"file-{at}").write_bytes(os.urandom(SMALL_BYTES))
+    with_database(folder)
     os.sync()
     table = Table(f"{count} files of {SMALL_BYTES} bytes, tar", columns=("", "mount", "folder", *COLUMNS[3:]))
     reads = {"again": [], "first": [], "folder": []}
@@ -159,5 +160,3 @@ def small_files(scene):
     table.rows.append(compare_times("second read, in memory", reads["again"], reads["folder"]))
     shutil.rmtree(folder)
     return table
-
-
