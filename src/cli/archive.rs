@@ -38,11 +38,11 @@ From the first run on the engine keeps log until it is archived, within serve --
 to go before is a gap, which is recorded, and the next backup of type auto is full. To end that,
 remove DIR/archive.
 
-Exits 0; 3 if there is a gap, which is named, or if the machine was put back with its memory, so that
-its log is not what was archived of it (that is noticed, and archived anew); 11 if the same log is archived by another process,
-another copy of the database was archived there meanwhile, or the directory is in use by an engine
-that answers no questions; 12 if the log is damaged. --json
-prints lines, of which message_type says what they are: progress, and at the end summary or error.
+Exits 0; 3 if there is a gap, which is named, or if the machine was put back with its memory, so
+that its log is not what was archived of it (that is noticed, and archived anew); 11 if the same log
+is archived by another process, another copy of the database was archived there meanwhile, or the
+directory is in use by an engine that answers no questions; 12 if the log is damaged. --json prints
+lines, of which message_type says what they are: progress, and at the end summary or error.
 
 Examples:
   stillfs archive /var/lib/app --repo /backup/app
