@@ -1,5 +1,6 @@
 //! The one job of the statements: started, looked at, cancelled, waited for (ST2, ST4).
 
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -79,6 +80,9 @@ struct State {
     is_stopping: bool,
 }
 
+/// What a job's thread does.
+type Body = Box<dyn FnOnce() + Send>;
+
 /// See the head of the file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Jobs {
@@ -99,6 +103,19 @@ impl Jobs {
         order: Order,
         work: impl FnOnce(&Control) -> Result<Told, Failure> + Send + 'static,
     ) -> Result<Reply, Refusal> {
+        self.start_by(order, work, |body| {
+            let builder = std::thread::Builder::new().name("statement".to_owned());
+            builder.spawn(body)
+        })
+    }
+
+    /// As [`Self::start`], on a thread that `spawn` makes.
+    fn start_by(
+        &self,
+        order: Order,
+        work: impl FnOnce(&Control) -> Result<Told, Failure> + Send + 'static,
+        spawn: impl FnOnce(Body) -> io::Result<JoinHandle<()>>,
+    ) -> Result<Reply, Refusal> {
         let mut state = self.state.lock();
         state.refuse_second()?;
         if state.is_stopping {
@@ -111,24 +128,22 @@ impl Jobs {
         let number = state.job.as_ref().map_or(0, |job| job.number) + 1;
         let (control, host) = (Control::default(), Host::system());
         let begun = host.clock.monotonic();
-        let ending = Ending {
-            jobs: self.clone(),
-            host,
-            outcome: Outcome::Failed("its thread panicked; the log says more".to_owned()),
-        };
-        let watched = control.clone();
+        let (jobs, watched) = (self.clone(), control.clone());
         let statement = order.statement;
-        let spawned = std::thread::Builder::new()
-            .name("statement".to_owned())
-            .spawn(move || {
-                // All of it, so that it is dropped here.
-                let mut ending = ending;
-                ending.outcome = match work(&watched) {
-                    Ok(told) => Outcome::Done(told),
-                    Err(failure) if failure.exit == Exit::Interrupted => Outcome::Cancelled,
-                    Err(failure) => Outcome::Failed(failure.text()),
-                };
-            });
+        // Made on the thread itself: what is dropped because there is no thread must not ask for the state,
+        // which is locked here.
+        let spawned = spawn(Box::new(move || {
+            let mut ending = Ending {
+                jobs,
+                host,
+                outcome: Outcome::Failed("its thread panicked; the log says more".to_owned()),
+            };
+            ending.outcome = match work(&watched) {
+                Ok(told) => Outcome::Done(told),
+                Err(failure) if failure.exit == Exit::Interrupted => Outcome::Cancelled,
+                Err(failure) => Outcome::Failed(failure.text()),
+            };
+        }));
         let thread =
             spawned.map_err(|error| format!("ERR cannot start the {statement}: {error}"))?;
         tracing::info!(
@@ -282,5 +297,42 @@ impl Drop for Ending {
             Outcome::Cancelled => tracing::info!(job = number, statement, "a job was cancelled"),
         }
         job.ended = Some((at, self.outcome.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ST2: where no thread can be had, the job is refused, all that it held is given up, and the next begins.
+    #[test]
+    fn job_without_a_thread_is_refused_and_holds_nothing() {
+        let (jobs, held) = (Jobs::default(), Arc::new(()));
+        let kept = held.clone();
+        let work = move |_: &Control| {
+            drop(kept);
+            Ok(Told::default())
+        };
+        let order = Order::of("backup", b"r");
+        let refused = jobs.start_by(order.clone(), work, |body| {
+            drop(body);
+            Err(io::ErrorKind::WouldBlock.into())
+        });
+        let refused = refused.unwrap_err();
+        assert!(
+            refused.starts_with("ERR cannot start the backup"),
+            "{refused}"
+        );
+        assert_eq!(Arc::strong_count(&held), 1);
+        let next = jobs.start(order, |_| Ok(Told::default()));
+        assert_eq!(next, Ok(Reply::count(1)));
+        jobs.stop();
+        assert!(matches!(
+            jobs.state.lock().job,
+            Some(Job {
+                ended: Some((_, Outcome::Done(_))),
+                ..
+            })
+        ));
     }
 }
