@@ -23,6 +23,8 @@ pub(super) enum Phrase {
 
 /// As much of a word as a reply repeats.
 const SHOWN_BYTES: usize = 64;
+/// More than the name of any backup has.
+const NAME_BYTES_MAX: usize = 128;
 
 impl Phrase {
     /// Errors: what is wrong, as a reply.
@@ -89,6 +91,9 @@ impl Phrase {
             };
             match (place, option) {
                 (place @ None, [word, value]) if is(word, "backup") || is(word, "to") => {
+                    if is(word, "backup") {
+                        refuse_no_name(value)?;
+                    }
                     *place = Some(value.clone());
                 }
                 _ => {
@@ -104,6 +109,16 @@ impl Phrase {
             backup,
             target,
         })
+    }
+}
+
+/// Errors: what cannot be the name of a backup, which replies would repeat.
+fn refuse_no_name(word: &[u8]) -> Result<(), Refusal> {
+    let is_name =
+        (1..=NAME_BYTES_MAX).contains(&word.len()) && word.iter().all(u8::is_ascii_graphic);
+    match is_name {
+        true => Ok(()),
+        false => Err(format!("ERR '{}' is no name of a backup", shown(word))),
     }
 }
 
@@ -189,5 +204,12 @@ mod tests {
         }
         let long = Phrase::read(&["BACKUP".into(), vec![b'x'; 1 << 20].into()]).unwrap_err();
         assert!(long.len() < 256);
+        for name in [&[b'x'; NAME_BYTES_MAX + 1][..], b"", b"a\nb", b"\xff"] {
+            let words = ["RESTORE", "DATABASE", "FROM", "r", "BACKUP"].map(Bytes::from);
+            let name = Bytes::copy_from_slice(name);
+            let refused = Phrase::read(&[&words[..], &[name]].concat()).unwrap_err();
+            assert!(refused.contains("no name of a backup"), "{refused}");
+            assert!(refused.len() < 256 && !refused.contains('\n'), "{refused}");
+        }
     }
 }
