@@ -65,6 +65,24 @@ pub enum DatabaseError {
     /// Nothing can be pinned that is about to be another one.
     #[error("the database is being exchanged for one from a backup: try again when that is over")]
     Exchanging,
+    /// Somebody else's files lie where a restore works.
+    #[error("{} has something in it that no restore makes: move it elsewhere", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The database that a restore has put in its place was in use, and does not open any more.
+    #[error(
+        "{source}; the database that it took the place of is kept in {}: to go back to it, move its data.pages \
+         over the other one, and the next start brings the rest",
+        old.display()
+    )]
+    Restored {
+        /// Where the old one is.
+        old: PathBuf,
+        /// Why it does not open.
+        source: Box<DatabaseError>,
+    },
     /// A checkpoint was held up, so that the page file needs its log.
     #[error("the database cannot be exchanged: its log could not be emptied into the page file")]
     LogNeeded,
@@ -99,7 +117,10 @@ impl DatabaseError {
             Self::View(ReadError::PinEnded { .. }) | Self::NotReclaimable { .. } => {
                 ErrorKind::PinLost
             }
-            Self::MaxAge { .. } | Self::ShadowLimit { .. } => ErrorKind::Invalid,
+            Self::MaxAge { .. } | Self::ShadowLimit { .. } | Self::Occupied { .. } => {
+                ErrorKind::Invalid
+            }
+            Self::Restored { source, .. } => source.kind(),
             Self::Moved { .. } => ErrorKind::Corrupt,
             Self::Pinned { .. } | Self::Exchanging | Self::LogNeeded => ErrorKind::Busy,
             Self::Shadow(_) | Self::View(_) | Self::Pin(_) => ErrorKind::Internal,

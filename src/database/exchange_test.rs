@@ -64,7 +64,7 @@ impl Scene {
         database.checkpoint().unwrap();
         fill(&database, OLD_ROUND);
         let new = database.prepare_exchange().unwrap();
-        make_new(&machine.host, &new);
+        make_new(&machine.host, Path::new("/other"), &new);
         let old = database.engine().identity().history;
         Self {
             machine,
@@ -110,14 +110,14 @@ impl Scene {
 }
 
 /// What a restore makes: a page file that needs no log, with a history of its own, durable.
-fn make_new(host: &Host, dir: &Path) {
+fn make_new(host: &Host, other_dir: &Path, dir: &Path) {
     let options = EngineOptions::default();
-    let other = Database::open_on(host, "/other", &options).unwrap();
+    let other = Database::open_on(host, other_dir, &options).unwrap();
     fill(&other, NEW_ROUND);
     other.close().unwrap();
     drop(other);
     let disk = &host.disk;
-    let page_file = Path::new("/other").join(PAGE_FILE);
+    let page_file = other_dir.join(PAGE_FILE);
     let from = disk.open(&page_file, OpenMode::Read).unwrap();
     let mut bytes = vec![0; usize::try_from(from.len().unwrap()).unwrap()];
     read_exact_at(&*from, &mut bytes, 0).unwrap();
@@ -320,4 +320,131 @@ fn directory_is_locked_all_the_time() {
     database.close().unwrap();
     drop(database);
     is_used().unwrap();
+}
+
+/// EX4: what the new one takes is given back before the old one is opened, which may need it.
+#[test]
+fn old_database_comes_back_with_the_room_of_the_new_one() {
+    let Scene {
+        machine, database, ..
+    } = Scene::new();
+    let pins = database.refuse_pins().unwrap();
+    let broken = Fault::errno(Operation::Open, EIO).on(PAGE_FILE);
+    let broken = Faults::none().with(broken.times(u64::MAX));
+    machine.disk.set_faults(broken);
+    let exchanged = database.exchange(&EngineOptions::default(), pins);
+    assert!(matches!(exchanged, Exchanged::Lost { .. }), "{exchanged:?}");
+    machine.disk.set_faults(Faults::none());
+    assert!(!is_there(&machine, EXCHANGE_DIR));
+}
+
+fn is_there(machine: &SimulatedHost, name: &str) -> bool {
+    let path = Path::new("/db").join(name);
+    let folder = path.parent().unwrap();
+    let names = machine.host.disk.list(folder).unwrap_or_default();
+    names.contains(&path.file_name().unwrap().to_owned())
+}
+
+/// A process that was killed when the new one had just taken its place, and the old history.
+fn killed_after_the_exchange() -> (SimulatedHost, HistoryId) {
+    for number in 0.. {
+        let Scene {
+            machine,
+            database,
+            old,
+        } = Scene::new();
+        machine.disk.set_faults(Faults::kill_before_change(number));
+        drop(Scene::exchange(database));
+        machine.disk.set_faults(Faults::none());
+        let after = machine.process_crash();
+        let in_work = |name: &str| is_there(&after, &format!("{EXCHANGE_DIR}/{name}/{PAGE_FILE}"));
+        if in_work("old") && !in_work("new") {
+            return (after, old);
+        }
+    }
+    unreachable!("the page file is renamed at some time")
+}
+
+fn damage(machine: &SimulatedHost) {
+    let live = Path::new("/db").join(PAGE_FILE);
+    let file = machine.host.disk.open(&live, OpenMode::ReadWrite).unwrap();
+    write_all_at(&*file, &[0; 1 << 16], 0).unwrap();
+}
+
+/// EX4: a start whose new database does not open goes back to the old one, unless the new one was in use.
+#[test]
+fn start_falls_back_to_the_old_database() {
+    let (machine, old) = killed_after_the_exchange();
+    damage(&machine);
+    assert!(!Scene::is_new(&machine, old, "damaged at once"));
+
+    let (machine, old) = killed_after_the_exchange();
+    let stays = Fault::errno(Operation::Rename, EIO).times(u64::MAX);
+    let stays = stays.on(format!("{EXCHANGE_DIR}.gone"));
+    machine.disk.set_faults(Faults::none().with(stays));
+    let database = open(&machine.host);
+    assert_eq!(database.engine().identity().history, NEW_HISTORY);
+    fill(&database, 9);
+    drop(database);
+    machine.disk.set_faults(Faults::none());
+    damage(&machine);
+    let opened = Database::open_on(&machine.host, "/db", &EngineOptions::default());
+    let refused = opened.unwrap_err();
+    assert!(
+        matches!(refused, DatabaseError::Restored { .. }),
+        "{refused}"
+    );
+    let kept = Path::new("/db").join(EXCHANGE_DIR).join("old");
+    assert!(
+        refused.to_string().contains(kept.to_str().unwrap()),
+        "{refused}"
+    );
+    // As the message says.
+    let moved = machine
+        .host
+        .disk
+        .rename(&kept.join(PAGE_FILE), &Path::new("/db").join(PAGE_FILE));
+    moved.unwrap();
+    assert!(!Scene::is_new(&machine, old, "moved back"));
+}
+
+/// EX6: neither a file of that name nor somebody's own folder is removed, or keeps a database shut.
+#[test]
+fn what_no_restore_made_stays() {
+    for name in [EXCHANGE_DIR.to_owned(), format!("{EXCHANGE_DIR}/mine")] {
+        let machine = Host::simulated(5);
+        drop(open(&machine.host));
+        let (dir, disk) = (Path::new("/db"), &machine.host.disk);
+        if name != EXCHANGE_DIR {
+            disk.create_dir(&dir.join(EXCHANGE_DIR)).unwrap();
+        }
+        disk.open(&dir.join(&name), OpenMode::CreateNew).unwrap();
+        let database = open(&machine.host);
+        database.prepare_exchange().unwrap_err();
+        database.abandon_exchange();
+        drop(database);
+        drop(open(&machine.host));
+        assert!(is_there(&machine, &name), "{name}");
+    }
+}
+
+/// The engine can write the new page file, and nobody can who could not write the old one.
+#[test]
+#[allow(clippy::disallowed_methods)]
+fn new_page_file_has_the_mode_of_the_one_it_replaces() {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    let (top, host) = (tempfile::tempdir().unwrap(), Host::system());
+    let dir = top.path().join("db");
+    let database = Database::open_on(&host, &dir, &EngineOptions::default()).unwrap();
+    let new = database.prepare_exchange().unwrap();
+    make_new(&host, &top.path().join("other"), &new);
+    let live = dir.join(PAGE_FILE);
+    for (path, mode) in [(&live, 0o640), (&new.join(PAGE_FILE), 0o406)] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+    let exchanged = Scene::exchange(database);
+    assert!(matches!(exchanged, Exchanged::Done(_)), "{exchanged:?}");
+    let found = fs::metadata(&live).unwrap().permissions().mode();
+    assert_eq!(found & 0o7777, 0o640);
 }

@@ -155,7 +155,7 @@ impl Database {
 
     /// Opens the database in `dir` on `host`, which may be simulated; serves no pins.
     ///
-    /// Errors: `Engine`.
+    /// Errors: `Engine`; `Restored`.
     pub fn open_on(
         host: &Host,
         dir: impl AsRef<Path>,
@@ -163,8 +163,12 @@ impl Database {
     ) -> Result<Self, DatabaseError> {
         let dir = dir.as_ref();
         let lock = Engine::lock(host, dir, options.create)?;
-        exchange::settle(host, dir)?;
-        let database = Self::open_locked(host, dir, options, lock)?;
+        let found = exchange::settle(host, dir)?;
+        let open = |lock| Self::open_locked(host, dir, options, lock);
+        let database = open(lock.clone()).or_else(|error| {
+            exchange::fall_back(host, dir, found, error)?;
+            open(lock)
+        })?;
         exchange::clear(host, dir);
         Ok(database)
     }

@@ -18,7 +18,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 
 use crate::os::beneath::OpenDir;
-use crate::os::path::FileType;
+use crate::os::path::{FileType, metadata_of};
 use crate::os::real_disk::RealFile;
 use crate::os::{File, LockKind};
 
@@ -60,7 +60,7 @@ impl OpenDir {
             }
             opened => opened?,
         };
-        match crate::os::path::metadata_of(fd.as_fd())?.file_type {
+        match metadata_of(fd.as_fd())?.file_type {
             FileType::File => Ok(Arc::new(RealFile::from_fd(fd))),
             _ => Err(Errno::EINVAL.into()),
         }
@@ -145,7 +145,7 @@ impl OpenDir {
             // A kernel without it, and a container's filter that does not know it.
             Err(Errno::ENOSYS | Errno::EPERM) => {
                 let fd = nix::fcntl::openat(self, name, flags, Mode::empty())?;
-                let found = crate::os::path::metadata_of(fd.as_fd())?.identity;
+                let found = metadata_of(fd.as_fd())?.identity;
                 if found.device != self.metadata()?.identity.device {
                     return Err(Errno::EXDEV.into());
                 }
@@ -239,6 +239,23 @@ pub fn sync_all(file: &dyn File) -> io::Result<()> {
         Some(fd) => Ok(nix::unistd::fsync(fd)?),
         None => file.sync_data(),
     }
+}
+
+/// Gives `file` owner, group and permission bits of `like`. An owner or a group that only root could give stays
+/// as it is. Nothing is done to simulated files, which have none. Errors: the system's.
+pub fn take_attributes(file: &dyn File, like: &dyn File) -> io::Result<()> {
+    let (Some(fd), Some(like)) = (file.as_fd(), like.as_fd()) else {
+        return Ok(());
+    };
+    let wanted = metadata_of(like)?;
+    let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
+    let own = |uid, gid| nix::unistd::fchown(fd, uid, gid);
+    match own(Some(uid), Some(gid)).or_else(|_| own(None, Some(gid))) {
+        Ok(()) | Err(Errno::EPERM | Errno::EINVAL) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mode = Mode::from_bits_truncate(wanted.mode & 0o777);
+    Ok(nix::sys::stat::fchmod(fd, mode)?)
 }
 
 /// Has the kernel begin to write `bytes` bytes from `offset` on to the disk, without waiting for it. A

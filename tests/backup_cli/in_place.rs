@@ -308,7 +308,7 @@ fn killed_restore_in_place_leaves_the_old_or_the_restored_database() {
             0 => thread::sleep(Duration::from_millis(round * 7)),
             which => {
                 let part = if which == 1 { "new" } else { "old" };
-                let sign = scene.at("live/restoring").join(part);
+                let sign = scene.at("live/.stillfs-restoring").join(part);
                 for _ in 0..20_000 {
                     if sign.exists() {
                         break;

@@ -79,5 +79,5 @@ fn mounts_and_a_restore_in_place_keep_each_other_apart() {
             .bytes();
         assert!(value == vec![b'v'; 1000], "key{number}");
     }
-    assert!(!fs::exists(rig.source.join("restoring")).unwrap());
+    assert!(!fs::exists(rig.source.join(".stillfs-restoring")).unwrap());
 }
