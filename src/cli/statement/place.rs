@@ -10,7 +10,7 @@ use anyhow::{Context as _, anyhow};
 use crate::cli::exit::Failure;
 use crate::cli::nesting;
 use crate::os::beneath::{OpenDir, leads_away};
-use crate::os::path::{FileType, canonical};
+use crate::os::path::{FileType, canonical, file_type_of};
 use crate::os::trust;
 
 /// The longest path that is looked at.
@@ -44,6 +44,8 @@ pub(super) enum Misplaced {
     Link,
     #[error("the directory that it is to be in does not exist")]
     NoFolder,
+    #[error("others may exchange a directory on the way to it, or something in it")]
+    Unsafe,
     #[error("it has to do with the directory of the database itself")]
     Database,
     #[error("it cannot be looked at: {0}")]
@@ -96,11 +98,25 @@ impl BackupRoot {
             Err(error) => return Err(failed(error)),
         }
         let place = self.path.join(below);
+        self.refuse_exchangeable(&place)?;
         let meets_database = place.starts_with(&self.database) || self.database.starts_with(&place);
         match meets_database {
             true => Err(Misplaced::Database),
             false => Ok(place),
         }
+    }
+
+    /// What is found safe here is worked in by its path later.
+    ///
+    /// Errors: `Unsafe` if somebody else could turn a directory on the way into a link meanwhile.
+    fn refuse_exchangeable(&self, place: &Path) -> Result<(), Misplaced> {
+        let is_below = |path: &&Path| path.starts_with(&self.path);
+        let on_the_way = place.ancestors().skip(1).take_while(is_below);
+        let is_there = file_type_of(place).is_ok();
+        for dir in on_the_way.chain(is_there.then_some(place)) {
+            trust::refuse_place(dir).map_err(|_| Misplaced::Unsafe)?;
+        }
+        Ok(())
     }
 
     /// The path from the root to `name`, in which nothing is but names.
@@ -186,6 +202,29 @@ mod tests {
         ] {
             assert_eq!(at(name), Err(why), "{name:?}");
         }
+    }
+
+    /// ST1: a directory that somebody else may turn into a link is no place, nor is one below it.
+    #[test]
+    fn directories_of_others_are_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        for name in ["root/open/sub", "app"] {
+            fs::create_dir_all(top.join(name)).unwrap();
+        }
+        let root = BackupRoot::open(&top.join("root"), &top.join("app")).unwrap();
+        let names = ["open", "open/new", "open/sub", "open/sub/new"];
+        let at = |name: &str| root.resolve(name.as_bytes());
+        for name in names {
+            at(name).unwrap();
+        }
+        let open = fs::Permissions::from_mode(0o777);
+        fs::set_permissions(top.join("root/open"), open).unwrap();
+        for name in names {
+            assert_eq!(at(name), Err(Misplaced::Unsafe), "{name}");
+        }
+        at("new").unwrap();
     }
 
     /// A root in which others may exchange a directory for a link is none, nor one in the database.
