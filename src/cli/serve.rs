@@ -14,12 +14,12 @@ use std::time::Duration;
 use anyhow::Context;
 use signal_hook::consts::signal::{SIGINT, SIGTERM};
 use signal_hook::flag;
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::{Handle, Signals};
 
 use super::exit::{Exit, Failure, Outcome};
 use super::output;
 use super::size::{self, ByteSize};
-use super::statement::{RepositoryStatements, StatementArgs};
+use super::statement::{Reopening, RepositoryStatements, StatementArgs};
 use crate::database::{Create, Database, Engine, EngineOptions, PinServing};
 use crate::engine::error::EngineError;
 use crate::os::secret_file::read_secret;
@@ -178,7 +178,12 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let mut stop = StopSignals::catch().context("cannot catch signals")?;
     // A link to the directory is followed; one that is missing is made where it was named.
     let dir = os::path::canonical(&args.dir).unwrap_or_else(|_| args.dir.clone());
-    let statements = Arc::new(args.statements.statements(&dir, engine)?);
+    let again = Reopening {
+        options: engine,
+        claim_patience: Duration::from_secs(args.claim_patience),
+    };
+    let statements = args.statements.statements(&dir, again, stop.handle())?;
+    let statements = Arc::new(statements);
     server.statements = Some(statements.clone());
     // Before anything is made there: an address that cannot be had should leave no database behind.
     let bound = match Bound::outside(&dir, server) {
@@ -192,7 +197,7 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
         let dir = dir.display();
         tracing::warn!(%dir, "other users may hold the directory's lock, so that the next start fails: chmod 700 it");
     }
-    database.set_claim_patience(Duration::from_secs(args.claim_patience));
+    database.set_claim_patience(again.claim_patience);
     let found = database.engine().page_size();
     if let Some(wanted) = args.page_size.filter(|wanted| *wanted != found) {
         let (wanted, found) = (wanted.get(), found.get());
@@ -206,7 +211,9 @@ pub(crate) fn run(args: &ServeArgs) -> Outcome {
     let served = serve(&seat, bound, (&args.dir, unix), (&statements, &mut stop));
     let closed = seat.database().map(|database| database.close());
     served?;
-    let closed = closed.unwrap_or(Ok(()));
+    let closed = closed.context(
+        "a restore in place has failed, and left no database that can be opened; the next start finds one",
+    )?;
     closed.context("cannot stop cleanly; the log is replayed at the next start")?;
     tracing::info!(dir = %dir.display(), "stopped");
     Ok(Exit::Done)
@@ -271,6 +278,11 @@ impl StopSignals {
 
     fn is_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// Closing it ends [`Self::wait`] as well.
+    fn handle(&self) -> Handle {
+        self.signals.handle()
     }
 
     /// Waits for the first one; one that came before counts.

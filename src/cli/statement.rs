@@ -12,13 +12,14 @@
 //! ```
 //!
 //! * ST1 Nothing is read or written by a statement but below the backup root: a path is walked from there
-//!   without following a link or `..`, and whatever is in the directory of the database is refused.
+//!   without following a link or `..`, over directories in which nobody else may put one, and whatever is in
+//!   the directory of the database is refused.
 //! * ST2 One job at a time; whatever ends a job, its pin is given up, and the next one can begin.
 //! * ST3 A statement that is refused has changed nothing, and says why in the reply; a job that fails says
 //!   it in BACKUP STATUS.
 //! * ST4 The server does not end before its job has: it is cancelled first.
-//! * ST5 Of a restore in place: from its acceptance on no commit is acknowledged, so none is lost with the
-//!   old database that was acknowledged after it.
+//! * ST5 Of a restore in place: from its acceptance on no batch begins, and those that run are finished. What
+//!   was committed by these goes with the old database, also if it is acknowledged after the acceptance.
 //! * ST6 However a restore in place fails, what was served before is served again, with every commit that
 //!   was acknowledged.
 //!
@@ -32,9 +33,11 @@ mod place;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
+use signal_hook::iterator::Handle;
 
 use crate::cli::audit::{self, Note};
 use crate::cli::examiner::Examiner;
@@ -68,13 +71,15 @@ pub(crate) struct StatementArgs {
 }
 
 impl StatementArgs {
-    /// The statements of a server whose database is in `dir`, opened with `options`.
+    /// The statements of a server whose database is in `dir`, and opened again as `again` says. `end` is
+    /// closed if there is no database any more.
     ///
     /// Errors: usage, for a root that cannot be one; key files that cannot be used.
     pub(crate) fn statements(
         &self,
         dir: &Path,
-        options: EngineOptions,
+        again: Reopening,
+        end: Handle,
     ) -> Result<RepositoryStatements, Failure> {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
         let key = KeyArgs::of(
@@ -88,10 +93,18 @@ impl StatementArgs {
         Ok(RepositoryStatements {
             root: root.map(Arc::new),
             key,
-            options,
+            again,
+            end,
             jobs: Jobs::default(),
         })
     }
+}
+
+/// How a database is opened after an exchange.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reopening {
+    pub(crate) options: EngineOptions,
+    pub(crate) claim_patience: Duration,
 }
 
 /// See the head of the file.
@@ -99,8 +112,9 @@ impl StatementArgs {
 pub(crate) struct RepositoryStatements {
     root: Option<Arc<BackupRoot>>,
     key: KeyArgs,
-    /// With which the database is opened again.
-    options: EngineOptions,
+    again: Reopening,
+    /// Ends the server.
+    end: Handle,
     jobs: Jobs,
 }
 
@@ -212,8 +226,9 @@ impl RepositoryStatements {
         let wish = in_place::Wish {
             repository,
             chosen,
-            options: self.options,
+            again: self.again,
         };
+        let closed = in_place::Place::of(closed, self.end.clone());
         let order = Order::of("restore", &from.name);
         self.jobs.start(order, move |control| {
             in_place::run(&wish, closed, (database, pins), control)

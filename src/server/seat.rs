@@ -88,6 +88,12 @@ impl ClosedSeat {
         drop(self.seat.inner.database.write());
     }
 
+    /// Whether there is no database in it. Never waits for a batch: it may be asked in one.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seat.inner.database.read_recursive().is_none()
+    }
+
     /// Takes the database out; waits as [`Self::wait`] does.
     #[must_use]
     pub fn take(&self) -> Option<Database> {

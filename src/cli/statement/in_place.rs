@@ -2,19 +2,23 @@
 //!
 //! ```text
 //! nothing is pinned any more -> the seat is closed: LOADING -> who runs is waited for
-//!   -> restored into DIR/restoring/new, read back, walked -> exchanged (see database::exchange) -> the seat opens
+//!   -> restored into DIR/.stillfs-restoring/new, read back, walked -> exchanged (see database::exchange)
+//!   -> the seat opens
 //! ```
 //!
-//! Until the exchange the database stays open and as it was, and comes back into the seat whatever fails.
+//! Until the exchange the database stays open and as it was, and comes back into the seat whatever fails. If
+//! nothing can be put into it, the server ends: the next start finds one of the two.
 
 use std::path::Path;
 
 use anyhow::anyhow;
+use signal_hook::iterator::Handle;
 
+use super::Reopening;
 use super::job::Told;
 use crate::cli::examiner::Examiner;
 use crate::cli::exit::Failure;
-use crate::database::{Database, EngineOptions, Exchanged, PAGE_FILE, PinsRefused};
+use crate::database::{Database, Exchanged, PAGE_FILE, PinsRefused};
 use crate::os::Host;
 use crate::repository::restore::{Examine, RestoreOptions, RestoreReport, restore};
 use crate::repository::{BackupId, Control, Repository};
@@ -25,8 +29,34 @@ use crate::server::ClosedSeat;
 pub(super) struct Wish {
     pub(super) repository: Repository,
     pub(super) chosen: BackupId,
-    /// With which the database is opened again.
-    pub(super) options: EngineOptions,
+    pub(super) again: Reopening,
+}
+
+/// The closed seat. Dropping it opens it, and ends the server if nothing is in it, also in a panic.
+#[derive(Debug)]
+pub(super) struct Place {
+    closed: ClosedSeat,
+    end: Handle,
+}
+
+impl Place {
+    pub(super) fn of(closed: ClosedSeat, end: Handle) -> Self {
+        Self { closed, end }
+    }
+
+    fn put(&self, database: Database, again: &Reopening) {
+        database.set_claim_patience(again.claim_patience);
+        self.closed.put(database);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.closed.is_empty() {
+            tracing::error!("no database is left to be served: the server ends");
+            self.end.close();
+        }
+    }
 }
 
 /// Restores in place; however it ends, the seat is open then, and holds a database if one could be opened.
@@ -34,11 +64,11 @@ pub(super) struct Wish {
 /// Errors: those of a restore, and of an exchange (ST6).
 pub(super) fn run(
     wish: &Wish,
-    closed: ClosedSeat,
+    place: Place,
     (database, pins): (Database, PinsRefused),
     control: &Control,
 ) -> Result<Told, Failure> {
-    closed.wait();
+    place.closed.wait();
     let report = match restore_beside(wish, &database, control) {
         Ok(report) => report,
         Err(failure) => {
@@ -46,18 +76,18 @@ pub(super) fn run(
             return Err(failure);
         }
     };
-    drop(closed.take());
-    match database.exchange(&wish.options, pins) {
+    drop(place.closed.take());
+    match database.exchange(&wish.again.options, pins) {
         Exchanged::Done(database) => {
-            closed.put(database);
+            place.put(database, &wish.again);
             Ok(Told::of_restore(&report))
         }
         Exchanged::Kept { database, error } => {
-            closed.put(database);
+            place.put(database, &wish.again);
             Err(Failure::from(error))
         }
         Exchanged::Lost { error, again } => Err(Failure::from(anyhow!(
-            "{error}; then the database could not be opened again: {again}; start the server anew, which \
+            "{error}; then the database could not be opened again: {again}; the server ends: its next start \
              finds the old database or the restored one"
         ))),
     }
@@ -85,4 +115,33 @@ fn walk(examiner: &Examiner, target: &Path, report: &RestoreReport) -> Result<()
         examiner.walk(&target.join(PAGE_FILE), facts)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use signal_hook::consts::signal::SIGUSR2;
+    use signal_hook::iterator::Signals;
+
+    use super::*;
+    use crate::server::Seat;
+
+    /// A server that has nothing to serve ends, and no other does.
+    #[test]
+    fn server_ends_if_its_seat_is_left_empty() {
+        for is_taken in [false, true] {
+            let machine = Host::simulated(1);
+            let options = crate::database::EngineOptions::default();
+            let database = Database::open_on(&machine.host, "/db", &options).unwrap();
+            let seat = Seat::of(database);
+            let end = Signals::new([SIGUSR2]).unwrap().handle();
+            let place = Place::of(seat.close().unwrap(), end.clone());
+            if is_taken {
+                drop(place.closed.take());
+            }
+            assert!(!end.is_closed());
+            drop(place);
+            assert_eq!(end.is_closed(), is_taken);
+            assert_eq!(seat.database().is_none(), is_taken);
+        }
+    }
 }
