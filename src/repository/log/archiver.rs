@@ -240,8 +240,11 @@ impl Archiver {
         let generation = Generation(newest.0.saturating_add(1));
         let cursor = ArchiveCursor::read(&self.host, &self.dir, self.repository.id());
         let known = cursor.map_or(Lsn::ZERO, |cursor| cursor.archived);
+        // What is before the first piece of that incarnation is of an older one, which nobody gave up.
+        let of_it = holdings.names().filter(|name| name.generation == newest);
+        let begun = of_it.map(|name| name.first).min().unwrap_or(known);
         let lost = LogGap {
-            first: known,
+            first: known.max(begun),
             end: first,
             generation,
         };

@@ -49,9 +49,10 @@ pub(in crate::repository) fn copy_logs(
 ) -> Result<LogCopyReport> {
     let mut shown = LogPrune::default();
     for id in to.ids()? {
-        // One that cannot be read goes on with nothing; it is told of by others.
-        if let Ok(facts) = to.facts(&id) {
-            shown.keep_for(&facts);
+        match to.facts(&id) {
+            Ok(facts) => shown.keep_for(&facts),
+            // One that cannot be read goes on with nothing; it is told of by others.
+            Err(error) => drop(error.of_object()?),
         }
     }
     let mut report = LogCopyReport::default();
@@ -79,6 +80,17 @@ struct LineCopy<'a> {
 }
 
 impl LineCopy<'_> {
+    /// What of `names` is not `there`. A gap always is to be told, even of what is there: it may say that what
+    /// was archived counts no more (LA9).
+    fn lacking(&self, there: &Holdings, names: &[LogName]) -> Result<Vec<LogName>> {
+        let objects = self.to.store().list(crate::repository::log::FOLDER)?;
+        let is_lacking = |name: &&LogName| match name.is_gap {
+            true => !objects.contains(&name.to_string()),
+            false => !there.covers(name),
+        };
+        Ok(names.iter().filter(is_lacking).copied().collect())
+    }
+
     /// Copies what is lacking of `names`, which are of one line. Gives a piece that went meanwhile.
     fn line(
         &self,
@@ -87,13 +99,7 @@ impl LineCopy<'_> {
         report: &mut LogCopyReport,
     ) -> Result<Option<String>> {
         let store = self.to.store();
-        let mut there = Holdings::read(self.to, line)?;
-        let gaps = store.list(crate::repository::log::FOLDER)?;
-        let is_lacking = |name: &&LogName| match name.is_gap {
-            true => !gaps.contains(&name.to_string()) && !there.meets(name),
-            false => !there.covers(name),
-        };
-        let lacking: Vec<LogName> = names.iter().filter(is_lacking).copied().collect();
+        let lacking = self.lacking(&Holdings::read(self.to, line)?, names)?;
         if lacking.is_empty() {
             return Ok(None);
         }
@@ -104,11 +110,6 @@ impl LineCopy<'_> {
             report.apart.push((line.to_string(), why));
             Ok(None)
         };
-        if !here.agrees_with(&there) {
-            return leave(
-                "it is archived there by itself, and began with another start of the database",
-            );
-        }
         let lock = match store.lock_line(&line.to_string()) {
             Err(RepositoryError::LineLocked { .. }) => {
                 return leave("somebody archives it there at the moment");
@@ -116,6 +117,14 @@ impl LineCopy<'_> {
             lock => lock?,
         };
         lock.confirm()?;
+        // Only from here on nobody else changes it.
+        let mut there = Holdings::read(self.to, line)?;
+        if !here.agrees_with(&there) {
+            return leave(
+                "it is archived there by itself, and began with another start of the database",
+            );
+        }
+        let lacking = self.lacking(&there, names)?;
         // The number of a gap means nothing as long as no piece tells of which incarnation it is.
         let is_told = |name: &&LogName| name.is_gap && !here.is_unnamed(name.generation);
         for gap in lacking.iter().filter(is_told) {
@@ -125,6 +134,7 @@ impl LineCopy<'_> {
         let mut gone = None;
         for name in lacking.iter().filter(|name| !name.is_gap) {
             self.control.refuse_if_cancelled()?;
+            lock.confirm()?;
             match copy_piece(self.from, name, self.to)? {
                 Ok(facts) => {
                     there.add(&facts);
@@ -135,6 +145,7 @@ impl LineCopy<'_> {
                 }
                 Err(RepositoryError::Missing { object }) => gone = Some(object),
                 Err(error) => {
+                    let error = error.of_object()?;
                     report.pieces_left += 1;
                     report.failed.push((name.object(), error.to_string()));
                 }

@@ -119,7 +119,7 @@ impl Holdings {
             Err(error @ (RepositoryError::Missing { .. } | RepositoryError::Io { .. })) => {
                 Err(error)
             }
-            Err(_) => Ok(None),
+            Err(error) => error.of_object().map(|_| None),
         }
     }
 
@@ -135,26 +135,27 @@ impl Holdings {
         found.next().map(|(generation, _)| *generation)
     }
 
-    /// Whether both number the incarnations alike, as far as both know them.
+    /// Whether both number the incarnations alike: what has none in common with the other was begun by
+    /// itself, unless there is nothing of it.
     pub(super) fn agrees_with(&self, other: &Self) -> bool {
-        let mut epochs = self.epochs.iter();
-        epochs.all(|(generation, epoch)| {
-            other
+        let is_common =
+            |(generation, _): &(&Generation, &Epoch)| other.epochs.contains_key(*generation);
+        let of_other = |epoch: &Epoch| other.epochs.values().any(|known| known == epoch);
+        let mut common = self.epochs.iter().filter(is_common).peekable();
+        if common.peek().is_none() {
+            return other.pieces.is_empty() && other.epochs.is_empty();
+        }
+        let shared: Vec<Epoch> = common.clone().map(|(_, epoch)| *epoch).collect();
+        common.all(|(generation, epoch)| other.epochs.get(generation) == Some(epoch))
+            && self
                 .epochs
-                .get(generation)
-                .is_none_or(|known| known == epoch)
-        })
+                .values()
+                .all(|epoch| !of_other(epoch) || shared.contains(epoch))
     }
 
     /// The pieces, by name.
     pub(super) fn names(&self) -> impl Iterator<Item = &LogName> {
         self.pieces.keys()
-    }
-
-    /// Whether pieces have anything between the LSNs of `name`.
-    pub(super) fn meets(&self, name: &LogName) -> bool {
-        self.names()
-            .any(|piece| piece.first < name.end && name.first < piece.end)
     }
 
     /// Whether pieces have all records of `name`.
@@ -226,5 +227,43 @@ impl Holdings {
             }
         }
         redundant
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(known: &[(u32, u64)]) -> Holdings {
+        let epochs = known
+            .iter()
+            .map(|(generation, epoch)| (Generation(*generation), Epoch(*epoch)));
+        Holdings {
+            epochs: epochs.collect(),
+            ..Holdings::default()
+        }
+    }
+
+    /// Numbers mean the same on both sides only if both have one in common.
+    #[test]
+    fn what_was_begun_by_itself_does_not_agree() {
+        let here = of(&[(3, 3), (4, 4)]);
+        for agrees in [
+            &[][..],
+            &[(3, 3)],
+            &[(1, 1), (3, 3)],
+            &[(3, 3), (4, 4), (5, 5)],
+        ] {
+            assert!(here.agrees_with(&of(agrees)), "{agrees:?}");
+        }
+        for differs in [
+            &[(1, 4)][..],
+            &[(1, 5)],
+            &[(3, 4)],
+            &[(3, 3), (4, 5)],
+            &[(3, 3), (5, 4)],
+        ] {
+            assert!(!here.agrees_with(&of(differs)), "{differs:?}");
+        }
     }
 }

@@ -100,6 +100,7 @@ fn archived_before(repository: &Repository, holdings: &Holdings, at: Lsn) -> Res
             return Err(error);
         }
         Err(error) => {
+            let error = error.of_object()?;
             tracing::warn!(object = facts.object(), %error, "a piece of the log is lost");
             return Ok(None);
         }

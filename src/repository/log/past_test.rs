@@ -176,3 +176,28 @@ fn log_that_went_before_the_machine_was_noticed_is_a_gap() {
     assert_eq!(report.gaps[0].first, begun);
     assert_eq!(twins.after.expect_true(), twins.after.truth.len() as u64);
 }
+
+/// LA9: what an incarnation before the one that was put back has committed was given up by nobody, though the
+/// machine that was put back does not know that it is archived.
+#[test]
+fn log_of_an_older_incarnation_counts_on() {
+    let mut twins = Twins::new(13, &mut |site, random| {
+        assert!(site.commit(random));
+        site.step().unwrap().unwrap();
+        assert!(site.commit(random) && site.commit(random));
+        (site.engine, site.archiver) = (None, None);
+        site.start();
+        assert!(site.commit(random));
+    });
+    twins.commit(2, 0);
+    twins.before.step().unwrap().unwrap();
+    twins.keep_archive();
+    twins.commit(0, 3);
+    let report = twins.after.step().unwrap().unwrap();
+    assert!(
+        report.put_back.is_some() && report.gaps.is_empty(),
+        "{report:?}"
+    );
+    assert_eq!(twins.after.expect_true(), twins.after.truth.len() as u64);
+    assert_eq!(twins.after.archived().len(), 1, "without a hole");
+}
