@@ -180,7 +180,8 @@ pub(crate) fn is(fault: Fault) -> bool {
     use std::sync::OnceLock;
     static CHOSEN: OnceLock<String> = OnceLock::new();
     let chosen = CHOSEN.get_or_init(|| std::env::var("STILLFS_FAULT").unwrap_or_default());
-    chosen.split(',').any(|name| name == fault.name())
+    // Asked in the innermost loops of tests that switch none on.
+    !chosen.is_empty() && chosen.split(',').any(|name| name == fault.name())
 }
 
 /// Keeps the window of `fault` open for a while, if it is switched on.
