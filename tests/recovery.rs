@@ -5,6 +5,9 @@
     reason = "tests use the machine directly"
 )]
 
+#[path = "doctor/application.rs"]
+mod application;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -13,45 +16,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::application::Application;
+
 const NOBODY: u32 = 65_534;
-
-/// A process of Python that has run `script`, in which `db` is a connection and `path` its file, and waits.
-struct Application(Child);
-
-impl Application {
-    fn start(path: &Path, script: &str) -> Self {
-        let script = format!(
-            "import sqlite3, sys\npath = sys.argv[1]\n\
-             db = sqlite3.connect(path, isolation_level=None)\n{script}\n\
-             print('ready', flush=True)\nsys.stdin.read()"
-        );
-        let mut child = Command::new("python3")
-            .args(["-c", &script])
-            .arg(path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        output.read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n", "{script}");
-        Self(child)
-    }
-
-    /// As a crash ends it: nothing is closed.
-    fn crash(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Application {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The command, and what it said first.
 struct Helper {

@@ -98,6 +98,11 @@ pub(crate) fn reach(path: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Asks the daemon through its mount. One that hangs costs a moment, nothing more.
+pub(crate) fn status_of(mount_point: &Path) -> Option<ViewStatus> {
+    ask(mount_point)?.status
+}
+
 /// A question that is under way.
 #[derive(Debug)]
 pub(crate) struct Asked {

@@ -10,11 +10,10 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::config::{Config, PLACE};
-use crate::cli::daemon::ViewStatus;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::kind;
 use crate::cli::output;
-use crate::cli::probe;
+use crate::cli::probe::{self, status_of};
 use crate::cli::repository_key::KeyArgs;
 use crate::cli::repository_place::RepositoryPlace;
 use crate::cli::watch::Watch;
@@ -180,7 +179,7 @@ pub(crate) fn refuse_ended(path: &Path, outcome: Outcome) -> Outcome {
     if matches!(outcome, Ok(Exit::Done)) {
         return outcome;
     }
-    let asked = ask_daemon(path).or_else(|| ask_daemon(path.parent()?));
+    let asked = status_of(path).or_else(|| status_of(path.parent()?));
     match asked.filter(|status| status.state == "ended") {
         None => outcome,
         Some(status) => Err(Failure::new(
@@ -192,11 +191,6 @@ pub(crate) fn refuse_ended(path: &Path, outcome: Outcome) -> Outcome {
             ),
         )),
     }
-}
-
-/// Asks the daemon through its mount. One that hangs costs a moment, nothing more.
-pub(crate) fn ask_daemon(mount_point: &Path) -> Option<ViewStatus> {
-    probe::ask(mount_point)?.status
 }
 
 fn print(status: &Status) {

@@ -11,7 +11,7 @@ use crate::cli::daemon::ViewStatus;
 use crate::cli::exit::{Exit, Failure, Outcome};
 use crate::cli::mount::absolute;
 use crate::cli::output;
-use crate::cli::status::ask_daemon;
+use crate::cli::probe::status_of;
 use crate::mount::mountinfo::is_ours;
 use crate::mount::registry::{RecordWatch, Wait};
 use crate::mount::unmount::UnmountError;
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &UmountArgs) -> Outcome {
     let watch = registry.watch(&path)?;
     let view = mounted_at(&path);
     // Only a daemon that serves can say how its pin is, so it is asked before.
-    let asked = ask_daemon(&path);
+    let asked = status_of(&path);
     let done = tell_if_slow(&path, &registry);
     let lazy = if args.lazy { Lazy::Yes } else { Lazy::No };
     match unmount_patiently(&path, lazy, &*host.clock) {

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::database::state::State;
 use crate::database::trend::{Trend, used_up_in};
 use crate::engine::EngineStats;
 use crate::id::PinId;
 use crate::pin::{Bound, Forecast};
-use crate::shadow::HeldPin;
+use crate::shadow::{HeldPin, Shadow};
 
 /// What was observed so far.
 #[derive(Debug, Default)]
@@ -31,14 +30,19 @@ pub(super) struct Outlook {
 }
 
 impl Trends {
-    /// Looks at the engine and all of its pins, and remembers what it saw.
-    pub(super) fn observe(&mut self, state: &State, now: Duration) -> Outlook {
-        let stats = state.engine.stats();
-        let (free_bytes, floor_bytes) = state.shadow.free_space();
+    /// Looks at an engine, whose log may take `log_bytes_max`, and all of its pins, and remembers what it saw.
+    pub(super) fn observe(
+        &mut self,
+        stats: &EngineStats,
+        log_bytes_max: u64,
+        shadow: &Shadow,
+        now: Duration,
+    ) -> Outlook {
+        let (free_bytes, floor_bytes) = shadow.free_space();
         let free = free_bytes.unwrap_or(u64::MAX);
         self.log.observe(now, stats.lsn);
         self.free.observe(now, free);
-        let pins = state.shadow.pins();
+        let pins = shadow.pins();
         let seen: HashMap<PinId, u64> = pins
             .iter()
             .filter(|pin| pin.header().granted)
@@ -51,7 +55,7 @@ impl Trends {
         Outlook {
             now,
             log_growth: self.log.growth(now, stats.lsn),
-            log_left: log_left(&stats, state.log_bytes_max),
+            log_left: log_left(stats, log_bytes_max),
             free_decline: self.free.decline(now, free),
             free_bytes,
             floor_bytes,

@@ -217,7 +217,7 @@ fn status(state: &State) -> StatusReport {
     let stats = state.engine.stats();
     let now = state.engine.host().clock.monotonic();
     let mut trends = state.trends.lock();
-    let outlook = trends.observe(state, now);
+    let outlook = trends.observe(&stats, state.log_bytes_max, &state.shadow, now);
     let engine = EngineStatus {
         database_id: identity.database,
         history_id: identity.history,

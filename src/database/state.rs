@@ -63,7 +63,10 @@ impl State {
     pub(super) fn tend(&self) {
         let now = self.engine.host().clock.monotonic();
         self.shadow.tend(now);
-        self.trends.lock().observe(self, now);
+        let stats = self.engine.stats();
+        let mut trends = self.trends.lock();
+        trends.observe(&stats, self.log_bytes_max, &self.shadow, now);
+        drop(trends);
         let pins = self.shadow.pins();
         let is_there = |id: &PinId| pins.iter().any(|pin| pin.header().pin == *id);
         self.notes.lock().retain(|id, _| is_there(id));

@@ -125,8 +125,7 @@ pub fn canonical(path: &Path) -> io::Result<PathBuf> {
 
 /// Removes the empty directory at `path`; a link is none. Nothing is synced. Errors: the system's.
 pub fn remove_dir(path: &Path) -> io::Result<()> {
-    let flags = nix::unistd::UnlinkatFlags::RemoveDir;
-    Ok(nix::unistd::unlinkat(nix::fcntl::AT_FDCWD, path, flags)?)
+    RealDisk.remove_dir(path)
 }
 
 /// Makes `path` and what is missing above it, each with the permission bits `mode` less the umask.

@@ -135,7 +135,8 @@ impl Disk for RealDisk {
     }
 
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        super::path::remove_dir(path)
+        let flags = nix::unistd::UnlinkatFlags::RemoveDir;
+        Ok(nix::unistd::unlinkat(AT_FDCWD, path, flags)?)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -25,6 +25,7 @@ mod resp;
 #[path = "../live/rig.rs"]
 mod rig;
 
+mod application;
 mod consultation;
 mod documents;
 mod files;

@@ -1,57 +1,15 @@
 //! SQLite databases: how they are, who has them open, and what he does.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
 
+use crate::application::Application;
 use crate::consultation::{Namespace, doctor_of, expect, expect_well, find, follow, understood};
 use crate::process::{stillfs, succeed};
 use crate::rig::{Rig, mount_status, umount};
-
-/// A process of Python that has run `script`, in which `db` is a connection and `path` its file, and waits.
-struct Application(Child);
-
-impl Application {
-    fn start(path: &Path, script: &str) -> Self {
-        let script = format!(
-            "import sqlite3, sys\npath = sys.argv[1]\n\
-             db = sqlite3.connect(path, isolation_level=None)\n{script}\n\
-             print('ready', flush=True)\nsys.stdin.read()"
-        );
-        let mut child = Command::new("python3")
-            .args(["-c", &script])
-            .arg(path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
-        output.read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n", "{script}");
-        Self(child)
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    /// As a crash ends it.
-    fn crash(mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Application {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 struct Scene {
     dir: tempfile::TempDir,

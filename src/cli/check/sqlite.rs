@@ -18,9 +18,9 @@ use crate::cli::background::{Background, Life, ViewSpec};
 use crate::cli::bounds::BoundArgs;
 use crate::cli::exit::{Exit, Failure};
 use crate::cli::probe;
+use crate::cli::probe::status_of;
 use crate::cli::request::SourceArgs;
 use crate::cli::sqlite::integrity::{self, Fault, Integrity, PROBLEMS_MAX};
-use crate::cli::status::ask_daemon;
 use crate::mount::Registry;
 use crate::mount::mountinfo::is_ours;
 use crate::os::lock_table::all_open_files;
@@ -160,7 +160,7 @@ fn is_database(host: &Host, root: &Path, path: &Path) -> bool {
     if has_magic(host, path) {
         return true;
     }
-    let members = ask_daemon(root).map(|status| status.members.databases);
+    let members = status_of(root).map(|status| status.members.databases);
     let mut members = members.unwrap_or_default().into_iter();
     members.any(|member| {
         let is_sqlite = member.kind == sqlite::KIND;
@@ -204,7 +204,7 @@ fn files_below(
 fn databases_below(host: &Host, root: &Path, top: &Path) -> Vec<PathBuf> {
     let mut found = files_below(host, top, DATABASES_MAX, |path| has_magic(host, path));
     // Those that nothing in them shows. A name that is no text did not come here as it is.
-    let members = ask_daemon(root).map(|status| status.members.databases);
+    let members = status_of(root).map(|status| status.members.databases);
     for member in members.unwrap_or_default() {
         let path = root.join(&member.path);
         let is_new = member.kind == sqlite::KIND && !member.path.is_empty();
@@ -249,7 +249,7 @@ fn check_in_view(
 
 /// Errors: `PinLost` if the pin of the view has ended: what was read then says nothing.
 fn refuse_ended(root: &Path) -> Result<(), Failure> {
-    let status = ask_daemon(root).filter(|status| status.state == "ended");
+    let status = status_of(root).filter(|status| status.state == "ended");
     let Some(status) = status else { return Ok(()) };
     let reason = status.reason.unwrap_or_default();
     let error = anyhow::anyhow!(

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::exposition::{Exposition, count, seconds};
-use crate::cli::status::ask_daemon;
+use crate::cli::probe::status_of;
 use crate::database::SOCKET_FILE;
 use crate::engine::ArchiveCursor;
 use crate::mount::Registry;
@@ -114,7 +114,7 @@ pub(super) fn of_mounts(exposition: &mut Exposition) {
         let source = listed.record.source.to_string_lossy();
         let labels = [("mount_point", &*place), ("source", &*source)];
         let asked = match listed.liveness == Liveness::Alive {
-            true => ask_daemon(&listed.record.mount_point),
+            true => status_of(&listed.record.mount_point),
             false => None,
         };
         let mut gauge = |name, help, value| exposition.gauge(name, help, &labels, value);

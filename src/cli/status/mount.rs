@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{ask_daemon, seconds, shown};
+use super::{seconds, shown};
 use crate::cli::kind;
 use crate::cli::members::{self, Members};
 use crate::cli::mount::pinned;
 use crate::cli::omitted::Omitted;
 use crate::cli::output;
+use crate::cli::probe::status_of;
 use crate::mount::registry::{Listed, Liveness};
 use crate::os::Host;
 use crate::source::Kind;
@@ -60,7 +61,7 @@ pub(super) fn show(host: &Host, listed: &Listed) -> MountShown {
     let record = &listed.record;
     let alive = listed.liveness == Liveness::Alive;
     let asked = if alive {
-        ask_daemon(&record.mount_point)
+        status_of(&record.mount_point)
     } else {
         None
     };

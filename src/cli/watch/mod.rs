@@ -3,6 +3,7 @@
 
 mod alert;
 mod record;
+mod rule;
 mod shown;
 mod table;
 
@@ -77,7 +78,7 @@ impl Watch {
         };
         let mut watch = Self::default();
         for record in records.values() {
-            watch.alerts.extend(alert::of_repository(record, &is_gone));
+            watch.alerts.extend(rule::of_repository(record, &is_gone));
             watch.repositories.push(RepositoryShown::of(record));
         }
         for one in &expected {
@@ -85,7 +86,7 @@ impl Watch {
                 continue;
             };
             let mut shown = SourceShown::of(one, record, now_ns);
-            let alerts = alert::of_source(one, record, &shown);
+            let alerts = rule::of_source(one, record, &shown);
             let of_place = watch
                 .alerts
                 .iter()
