@@ -2,8 +2,10 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::mem;
+
 /// A page that is in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Logged {
     /// SQLite's number of the page, from 1 on.
     pub(super) page: u32,
@@ -14,7 +16,7 @@ pub(super) struct Logged {
 /// Fewer frames than this are not worth the time to trim them.
 const TRIM_FROM: usize = 1 << 20;
 
-/// Collects frames in any order.
+/// Collects frames, of each page the newest last.
 #[derive(Debug, Default)]
 pub(super) struct PageIndexBuilder {
     entries: Vec<Logged>,
@@ -23,7 +25,7 @@ pub(super) struct PageIndexBuilder {
 }
 
 impl PageIndexBuilder {
-    /// Adds a frame; `false` if that is a frame of no page, which no log has.
+    /// Adds a frame, newer than those of its page before it; `false` if that is a frame of no page, which no log has.
     pub(super) fn push(&mut self, page: u32, frame: u32) -> bool {
         self.entries.push(Logged { page, frame });
         page != 0
@@ -55,13 +57,58 @@ impl PageIndexBuilder {
     }
 }
 
-/// Sorts, and leaves one entry of each page.
+/// Sorts by page, and leaves the newest frame of each: the last one that was added.
 fn keep_newest(entries: &mut Vec<Logged>) {
-    entries.sort_unstable();
-    // The newest frame of a page stands last among its equals.
-    entries.reverse();
-    entries.dedup_by_key(|entry| entry.page);
-    entries.reverse();
+    sort_by_page(entries);
+    let mut kept = 0_usize;
+    let mut before = u64::MAX;
+    for at in 0..entries.len() {
+        let Some(entry) = entries.get(at).copied() else {
+            break;
+        };
+        // Without a branch, which would be guessed wrong for each third page.
+        kept += usize::from(u64::from(entry.page) != before);
+        before = u64::from(entry.page);
+        if let Some(last) = entries.get_mut(kept - 1) {
+            *last = entry;
+        }
+    }
+    entries.truncate(kept);
+}
+
+/// Bits of the number of a page by which one pass sorts: the counts stay in the first cache.
+const DIGIT_BITS: u32 = 11;
+
+/// Sorts by page and leaves equals in their order: a radix sort from the lowest digit on. A pin waits for this,
+/// and sorting by comparison takes five times as long for the frames of a log of 1 GiB.
+fn sort_by_page(entries: &mut Vec<Logged>) {
+    let highest = entries.iter().map(|entry| entry.page).max().unwrap_or(0);
+    let mut sorted = vec![Logged::default(); entries.len()];
+    let mut shift = 0;
+    while shift < u32::BITS && highest >> shift != 0 {
+        let digit = |entry: &Logged| ((entry.page >> shift) & ((1 << DIGIT_BITS) - 1)) as usize;
+        // Per digit: how many have it, and then where the next of them goes.
+        let mut places = [0_usize; 1 << DIGIT_BITS];
+        for entry in entries.iter() {
+            places
+                .get_mut(digit(entry))
+                .into_iter()
+                .for_each(|count| *count += 1);
+        }
+        let mut before = 0;
+        for place in &mut places {
+            before += mem::replace(place, before);
+        }
+        for entry in entries.iter() {
+            let place = places.get_mut(digit(entry));
+            let place = place.map(|place| mem::replace(place, *place + 1));
+            if let Some(slot) = place.and_then(|place| sorted.get_mut(place)) {
+                *slot = *entry;
+            }
+        }
+        mem::swap(entries, &mut sorted);
+        shift += DIGIT_BITS;
+    }
 }
 
 /// See the head of the file.
@@ -120,6 +167,30 @@ mod tests {
         assert_eq!(pairs(index.from(2)), [(3, 4), (5, 5)]);
         assert_eq!(pairs(index.from(6)), []);
         assert!(!PageIndexBuilder::default().push(0, 1));
+    }
+
+    #[test]
+    fn pages_of_all_sizes_are_sorted_and_the_newest_frame_of_each_is_kept() {
+        let mut state = 7_u64;
+        for bits in [1, 8, 11, 12, 22, 23, 32] {
+            let mut newest = std::collections::BTreeMap::new();
+            let mut frames = Vec::new();
+            for frame in 1..5000 {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                let random = u32::try_from(state >> 32).unwrap();
+                let page = (random >> (32 - bits)).max(1);
+                frames.push((page, frame));
+                newest.insert(page, frame);
+            }
+            let expected: Vec<(u32, u32)> = newest.into_iter().collect();
+            assert_eq!(
+                pairs(index(u32::MAX, &frames).all()),
+                expected,
+                "{bits} bits"
+            );
+        }
     }
 
     #[test]
