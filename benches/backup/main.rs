@@ -8,6 +8,8 @@
 //!   commit COUNT THREADS    so many commits, in all, by so many committers
 //!   commit-for MS THREADS   commits without a pause for so long
 //!   checkpoint              one checkpoint
+//!   pin                     takes a pin within the process; how long commits and checkpoints waited
+//!   release                 gives the oldest of those up
 //!   traffic on|off          one thread commits without a pause, another one reads entries
 //!   lap                     what the two did since the last lap
 //! ```
@@ -18,6 +20,7 @@
 mod commits;
 mod traffic;
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::io::BufRead;
 use std::path::Path;
@@ -25,7 +28,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use stillfs::Database;
-use stillfs::database::{EngineOptions, PinServing, WriteTransaction};
+use stillfs::database::{EngineOptions, Pin, PinServing, WriteTransaction};
 use stillfs::os::Host;
 
 use commits::Until;
@@ -74,6 +77,8 @@ fn main() -> Outcome<()> {
                 subject.commit(Until::Elapsed(time), threads.parse()?)?
             }
             ["checkpoint"] => subject.checkpoint()?,
+            ["pin"] => subject.pin()?,
+            ["release"] => subject.release()?,
             ["traffic", state] => subject.set_traffic(state == "on")?,
             ["lap"] => subject.traffic.as_ref().map_or(Value::Null, Traffic::lap),
             _ => return Err(format!("what is \"{line}\"?").into()),
@@ -81,6 +86,7 @@ fn main() -> Outcome<()> {
         println!("{answer}");
     }
     subject.set_traffic(false)?;
+    subject.pins.clear();
     Ok(subject.database.close()?)
 }
 
@@ -120,6 +126,7 @@ struct Subject {
     database: Database,
     entries: u64,
     traffic: Option<Traffic>,
+    pins: VecDeque<Pin>,
     seed: u64,
 }
 
@@ -147,6 +154,7 @@ impl Subject {
             database,
             entries,
             traffic: None,
+            pins: VecDeque::new(),
             seed: 0,
         })
     }
@@ -160,6 +168,23 @@ impl Subject {
         let seconds = (clock.monotonic() - begun).as_secs_f64();
         let pages_written = self.database.stats().engine.pages_written - before;
         Ok(json!({ "seconds": seconds, "pages_written": pages_written }))
+    }
+
+    fn pin(&mut self) -> Outcome<Value> {
+        let pin = self.database.pin()?;
+        let times = pin.times();
+        self.pins.push_back(pin);
+        Ok(json!({
+            "commit_lock": times.commit_lock.as_secs_f64(),
+            "seconds": times.total.as_secs_f64(),
+        }))
+    }
+
+    fn release(&mut self) -> Outcome<Value> {
+        if let Some(pin) = self.pins.pop_front() {
+            pin.release()?;
+        }
+        Ok(json!({ "held": self.pins.len() }))
     }
 
     /// The places are others with every call.

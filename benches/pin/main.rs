@@ -14,6 +14,7 @@ mod pins;
 mod rates;
 mod report;
 mod sharing;
+mod source;
 mod traffic;
 
 use std::error::Error;
@@ -41,8 +42,13 @@ fn main() -> Outcome<()> {
             return Ok(());
         }
     };
-    let parent = options.parent();
     let host = Host::system();
+    if let Some(path) = &options.source {
+        let pins = source::measure(&host, path, options.pins)?;
+        println!("{}", serde_json::to_string_pretty(&pins)?);
+        return Ok(());
+    }
+    let parent = options.parent();
     let needed = options.database_bytes / 2 * 3 + SPARE_BYTES;
     let free = host.disk.free_bytes(&parent)?;
     if free < needed {
@@ -66,8 +72,11 @@ fn measure(host: &Host, dir: &Path, options: &Options) -> Outcome<Report> {
     let path = dir.join("database");
     eprintln!("loading {} MiB ...", options.database_bytes >> 20);
     let load = load::load(host, &path, options.database_bytes)?;
-    eprintln!("rates ...");
-    let rates = rates::measure(host, dir, &path, load.entries, options)?;
+    let mut rates = None;
+    if !options.only_pins {
+        eprintln!("rates ...");
+        rates = Some(rates::measure(host, dir, &path, load.entries, options)?);
+    }
     let engine_options = EngineOptions {
         checkpoint_bytes: options.checkpoint_bytes,
         ..EngineOptions::default()
@@ -75,8 +84,11 @@ fn measure(host: &Host, dir: &Path, options: &Options) -> Outcome<Report> {
     let database = Database::open(&path, &engine_options, PinServing::Off)?;
     eprintln!("{} pins under {} writers ...", options.pins, pins::WRITERS);
     let pins = pins::measure(host, &database, load.entries, options)?;
-    eprintln!("shared slots ...");
-    let sharing = sharing::measure(&database, load.entries)?;
+    let mut sharing = None;
+    if !options.only_pins {
+        eprintln!("shared slots ...");
+        sharing = Some(sharing::measure(&database, load.entries)?);
+    }
     database.close()?;
     Ok(Report {
         load,

@@ -6,12 +6,15 @@ use std::time::Duration;
 use crate::Outcome;
 
 pub(crate) const USAGE: &str = "\
-usage: scripts/bench-pin [--gib N] [--pins N] [--held N] [--dir DIRECTORY] [--json] [--quick]
+usage: scripts/bench-pin [--gib N] [--pins N] [--held N] [--dir DIRECTORY] [--json] [--only-pins] [--quick]
+       scripts/bench-pin --source PATH [--pins N]
   --gib N          size of the database, default 4
   --pins N         pins to take, default 1000
   --held N         pins that are held at the same time beside the one being taken, default 4
   --dir DIRECTORY  where to work, in a folder that is removed; default below the target directory
   --json           print one JSON object
+  --only-pins      measure neither rates nor shared slots
+  --source PATH    take pins of what is there, one after the other, and print one JSON object
   --quick          256 MiB and 200 pins: says whether it works, not how fast it is";
 
 /// What to measure.
@@ -26,6 +29,10 @@ pub(crate) struct Options {
     /// How long each rate is measured.
     pub(crate) rate_time: Duration,
     pub(crate) json: bool,
+    /// Neither rates nor shared slots.
+    pub(crate) only_pins: bool,
+    /// What is pinned instead of a database made for it.
+    pub(crate) source: Option<PathBuf>,
     dir: Option<PathBuf>,
 }
 
@@ -47,6 +54,8 @@ impl Options {
             checkpoint_bytes: 64 << 20,
             rate_time: Duration::from_secs(4),
             json: false,
+            only_pins: false,
+            source: None,
             dir: None,
         };
         let mut is_asked = false;
@@ -60,6 +69,8 @@ impl Options {
                 "--dir" => options.dir = Some(value()?.into()),
                 "--held" => options.held = value()?.parse()?,
                 "--json" => options.json = true,
+                "--only-pins" => options.only_pins = true,
+                "--source" => options.source = Some(value()?.into()),
                 "--quick" => {
                     options.database_bytes = 256 << 20;
                     options.pins = 200;

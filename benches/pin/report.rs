@@ -14,17 +14,19 @@ use crate::traffic::Percentiles;
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) load: Load,
-    pub(crate) rates: Rates,
+    pub(crate) rates: Option<Rates>,
     pub(crate) pins: PinCosts,
-    pub(crate) sharing: Sharing,
+    pub(crate) sharing: Option<Sharing>,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.load.fmt_rows(f)?;
-        self.rates.fmt_rows(f)?;
+        if let Some(rates) = &self.rates {
+            rates.fmt_rows(f)?;
+        }
         self.pins.fmt_rows(f)?;
-        self.sharing.fmt_rows(f)
+        self.sharing.as_ref().map_or(Ok(()), |one| one.fmt_rows(f))
     }
 }
 
