@@ -60,6 +60,12 @@ pub(crate) const EXCEPTIONS: &[Exception] = &[
         reason: "cargo itself writes the name of the default registry there",
     },
     Exception {
+        rule: "host",
+        path: "benches/peers/Cargo.lock",
+        subject: "crates.io-index",
+        reason: "cargo itself writes the name of the default registry there",
+    },
+    Exception {
         rule: "machine path",
         path: "tests/style",
         subject: "*",
