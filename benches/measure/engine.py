@@ -9,7 +9,7 @@ import subprocess
 import time
 
 from .reader import compare
-from .result import Row, Table, Target
+from .result import ROUNDS_MIN, Row, Table, Target
 from .scene import Failed, Subject, need, run, say, wait_for
 from .statistic import Spread, slope
 
@@ -54,7 +54,7 @@ def redis(scene):
     title = f"Server, redis-benchmark, {CLIENTS} clients, values of {VALUE_BYTES} bytes"
     table = Table(title, columns=DURABLE_COLUMNS)
     for pipeline in PIPELINES:
-        requests = (4_000 if scene.scale.is_quick else 40_000) * (1 if pipeline == 1 else 4)
+        requests = scene.scale.pick(quick=4_000, full=40_000) * (1 if pipeline == 1 else 4)
         results = scene.rounds(
             {name: lambda port=port: redis_rates(port, pipeline, requests) for name, port in ports.items()}
         )
@@ -87,8 +87,8 @@ def redis_rates(port, pipeline, requests):
 
 def recovery(scene):
     """Starts after a kill, by how much log there is to read; and the start of a stopped database by its size."""
-    logs = (16, 32, 64) if scene.scale.is_quick else (128, 256, 512)
-    sizes = (64, 256) if scene.scale.is_quick else (1024, 4096, 16384)
+    logs = scene.scale.pick(quick=(16, 32, 64), full=(64, 128, 256), large=(128, 256, 512))
+    sizes = scene.scale.pick(quick=(64, 256), full=(1024, 4096), large=(1024, 4096, 16384))
     columns = ("", "seconds", "", "s per GB of log, or s", "target", "")
     table = Table("Recovery, and opening what was stopped", columns=columns)
     points = []
@@ -119,6 +119,8 @@ def recovery(scene):
         shutil.rmtree(directory)
     exponent = slope(points)
     row = Row("growth with the log (exponent)", compared=[exponent], target=Target(1.15, at_most=True))
+    # Of medians.
+    row.is_exact = scene.scale.rounds >= ROUNDS_MIN
     table.rows.append(row)
     for mib in sizes:
         subject = Subject(scene, f"stopped-{mib}", mib)

@@ -15,6 +15,16 @@ CREDIT_BYTES = 32 * MIB
 # How much of a file may still be in memory where it is to be read from the disk.
 STILL_CACHED_MAX = 0.01
 
+# What measurements use that a machine may not have; scripts/prepare --bench knows their packages.
+TOOLS = (
+    "borg", "dd", "filefrag", "fincore", "fio", "losetup", "mkfs.xfs", "qemu-storage-daemon", "redis-benchmark",
+    "redis-server", "restic", "rsync", "strace", "tar",
+)
+
+
+def absent_tools():
+    return [tool for tool in TOOLS if shutil.which(tool) is None]
+
 
 def facts(directory):
     """One line that says on what the figures were measured."""

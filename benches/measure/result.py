@@ -4,6 +4,10 @@ from dataclasses import dataclass, field
 
 from .statistic import Spread, bootstrap_interval
 
+# Of fewer a table says no verdict.
+ROUNDS_MIN = 5
+PAIRS_MIN = 15
+
 
 @dataclass(frozen=True)
 class Target:
@@ -24,7 +28,8 @@ class Target:
 @dataclass
 class Row:
     """One line of a table. `compared` is what the target is about, one value a round: ratios, or amounts
-    with the target's unit; `ours` and `theirs` are what it was made of, in `unit`."""
+    with the target's unit; `ours` and `theirs` are what it was made of, in `unit`. What was counted, or is the
+    outcome of a thousand tries, `is_exact`: one value of it is enough for a verdict."""
 
     name: str
     unit: str = ""
@@ -33,13 +38,15 @@ class Row:
     compared: list = field(default_factory=list)
     target: Target | None = None
     with_interval: bool = False
+    is_exact: bool = False
     note: str = ""
     skipped: str = ""
 
     def verdict(self):
         if self.skipped:
             return "SKIPPED"
-        if self.target is None or not self.compared:
+        needed = 1 if self.is_exact else PAIRS_MIN if self.with_interval else ROUNDS_MIN
+        if self.target is None or len(self.compared) < needed:
             return ""
         spread = Spread.of(self.compared)
         best = spread.median

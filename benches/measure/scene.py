@@ -184,21 +184,16 @@ def daemon_of(point):
     return None
 
 
-class Subject:
-    """A native database in a process of its own, which does what it is told by lines."""
+class Talker:
+    """A process that does what it is told by lines, and answers each with one of JSON. What it works in goes
+    with it."""
 
-    def __init__(self, scene, name, mib, log_mib=None):
-        self.directory = scene.scratch / name
-        words = [scene.programs.subject, self.directory, int(mib)] + ([int(log_mib)] if log_mib else [])
+    def __init__(self, scene, directory, command):
+        self.directory = directory
         self.process = subprocess.Popen(
-            [str(word) for word in words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         scene.ends.append(self.end)
-        self.facts = self.answer()
-
-    @property
-    def file(self):
-        return self.directory / "data.pages"
 
     @property
     def pid(self):
@@ -207,7 +202,7 @@ class Subject:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise Failed("the process of the database has failed")
+            raise Failed(f"{self.process.args[0]} has failed")
         return json.loads(line)
 
     def tell(self, *words):
@@ -217,11 +212,8 @@ class Subject:
         self.tell(*words)
         return self.answer()
 
-    def shadow_files(self):
-        """The files beside the database that hold old pages."""
-        return [one for one in self.directory.rglob("*") if one.is_file() and "shadow" in str(one)]
-
-    def end(self):
+    def finish(self):
+        """Ends the process as its end of input does, and leaves its files."""
         if self.process.poll() is None:
             self.process.stdin.close()
             try:
@@ -229,7 +221,28 @@ class Subject:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+    def end(self):
+        self.finish()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class Subject(Talker):
+    """A native database in a process of its own."""
+
+    def __init__(self, scene, name, mib, log_mib=None):
+        directory = scene.scratch / name
+        words = [scene.programs.subject, directory, int(mib)] + ([int(log_mib)] if log_mib else [])
+        super().__init__(scene, directory, words)
+        self.facts = self.answer()
+
+    @property
+    def file(self):
+        return self.directory / "data.pages"
+
+    def shadow_files(self):
+        """The files beside the database that hold old pages."""
+        return [one for one in self.directory.rglob("*") if one.is_file() and "shadow" in str(one)]
 
 
 def with_database(folder):

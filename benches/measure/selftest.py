@@ -64,17 +64,31 @@ def growth_tells_constant_from_linear():
 
 
 def targets_are_reached_by_the_side_that_is_meant():
-    rate = Row("a", compared=[0.94, 0.96, 0.93], target=Target(0.95))
+    rate = Row("a", compared=[0.94, 0.96, 0.93, 0.94, 0.96], target=Target(0.95))
     expect(rate.verdict(), "**not reached**")
     # By the upper end of the interval, where there is one.
-    rate.with_interval = True
+    rate.with_interval, rate.compared = True, rate.compared * 3
     expect(rate.verdict(), "reached")
-    size = Row("a", compared=[15, 17, 16], target=Target(16, at_most=True, unit="MB"))
+    size = Row("a", compared=[15, 17, 16, 15, 17], target=Target(16, at_most=True, unit="MB"))
     expect(size.verdict(), "reached")
     expect(size.cells()[3:5], ["16.0 MB (15.0 to 17.0)", "at most 16.0 MB"])
     missing = Row("a", skipped="fio is not installed", target=Target(1))
     expect(missing.verdict(), "SKIPPED")
     expect(missing.cells()[3], "SKIPPED: fio is not installed")
+
+
+def too_few_rounds_give_no_verdict():
+    row = Row("a", compared=[1.0] * 4, target=Target(0.95))
+    expect(row.verdict(), "")
+    row.compared = [1.0] * 5
+    expect(row.verdict(), "reached")
+    row.with_interval = True
+    expect(row.verdict(), "")
+    row.compared = [1.0] * 15
+    expect(row.verdict(), "reached")
+    counted = Row("a", compared=[1.2], target=Target(1.1, at_most=True), is_exact=True)
+    expect(counted.verdict(), "**not reached**")
+    expect(Row("a", target=Target(1), is_exact=True).verdict(), "")
 
 
 def numbers_have_three_digits():
@@ -101,7 +115,7 @@ def only_what_is_between_the_marks_is_written():
 
 
 def tables_are_tables():
-    table = Table("Some", rows=[Row("a", "s", [2.0], [1.0], [0.5], Target(0.4))], remarks=["by night"])
+    table = Table("Some", rows=[Row("a", "s", [2.0], [1.0], [0.5], Target(0.4), is_exact=True)], remarks=["by night"])
     lines = document.markdown(table, "today").splitlines()
     rows = [line for line in lines if line.startswith("|")]
     expect({line.count("|") for line in rows}, {7})
@@ -129,6 +143,7 @@ CHECKS = (
     percentiles_are_values_that_were_there,
     growth_tells_constant_from_linear,
     targets_are_reached_by_the_side_that_is_meant,
+    too_few_rounds_give_no_verdict,
     numbers_have_three_digits,
     only_what_is_between_the_marks_is_written,
     tables_are_tables,

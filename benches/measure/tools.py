@@ -138,7 +138,7 @@ def copy_tools(scene):
 def small_files(scene):
     """A folder of many small files, in a hundred folders, and its mount."""
     folder = scene.folder("many")
-    count = SMALL_FILES if not scene.scale.is_quick else SMALL_FILES // 10
+    count = scene.scale.pick(quick=SMALL_FILES // 10, full=SMALL_FILES)
     for at in range(count):
         below = folder / f"{at % 100:02}"
         below.mkdir(exist_ok=True)
