@@ -340,10 +340,12 @@ fn summary_of_a_removed_segment_is_as_documented() {
     let identity = sample.database.engine().identity();
     sample.database.checkpoint().expect("a checkpoint");
     let lsn = sample.database.engine().header().commit().1.0;
+    let pin = sample.database.pin().expect("a pin");
+    let wall_ns = pin.view().header().wall_ns;
     let file = sample.read("/db/changes/0000000000000001.sum", 1 << 20);
     let summary = Bytes::new("summary", file[..64].to_vec());
     assert_eq!(summary.field("magic"), b"SFSSUM\0\x01");
-    assert_eq!(summary.number("format version, 1"), 1);
+    assert_eq!(summary.number("format version, 2"), 2);
     assert_eq!(summary.number("page size in bytes"), PAGE_BYTES as u64);
     assert_eq!(summary.field("database id"), identity.database.0);
     assert_eq!(summary.field("history id"), identity.history.0);
@@ -356,14 +358,28 @@ fn summary_of_a_removed_segment_is_as_documented() {
     assert_eq!(entry.number("epoch of the segment"), identity.epoch.0);
     assert_eq!(entry.number("runs of pages"), 1);
     assert_eq!(entry.number("LSN of the end of its last commit"), lsn);
-    entry.check_crc(4, 48);
+    entry.check_crc(4, 56);
     let payload_bytes = usize::try_from(entry.number("payload bytes")).expect("small");
-    let payload = &entry.bytes[48..48 + payload_bytes];
+    let payload = &entry.bytes[56..56 + payload_bytes];
+    let mark_bytes = entry.number("bytes of the marks, at the end of the payload");
+    let runs_bytes = payload_bytes - usize::try_from(mark_bytes).expect("small");
     // The catalog and the leaf of the table.
-    assert_eq!(payload, [2, 2]);
+    assert_eq!(payload[..runs_bytes], [2, 2]);
+    assert_eq!(entry.number("marks of commits"), 1);
+    let (marked, rest) = leb128(&payload[runs_bytes..]);
+    assert_eq!((marked, leb128(rest)), (lsn, (wall_ns, &[][..])));
     let crc = crc32fast::hash(payload);
     assert_eq!(entry.number("crc32 of the payload"), u64::from(crc));
-    assert_eq!(entry.bytes.len(), (48 + payload_bytes).next_multiple_of(8));
+    assert_eq!(entry.bytes.len(), (56 + payload_bytes).next_multiple_of(8));
+}
+
+/// The number at the start of `bytes`, and what comes after it.
+fn leb128(bytes: &[u8]) -> (u64, &[u8]) {
+    let length = 1 + bytes.iter().take_while(|byte| **byte >= 0x80).count();
+    let (number, rest) = bytes.split_at(length);
+    let digits = number.iter().rev();
+    let value = digits.fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+    (value, rest)
 }
 
 #[test]

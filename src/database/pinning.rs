@@ -129,6 +129,7 @@ fn spill_and_grant(
         });
         state.shadow.activate(held);
     });
+    state.engine.note_pinned(snapshot.point());
     // Step 2, D2: every page whose version at S is not the live one.
     let header = state.engine.header();
     held.fix(|facts| facts.live_sequence = header.sequence);

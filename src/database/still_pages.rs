@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::engine::{LOG_DIR, changed_pages, incarnation_of};
+use crate::engine::{LOG_DIR, changed_pages, commit_at, incarnation_of};
 use crate::fault::{self, Fault};
 use crate::id::Epoch;
 use crate::lsn::Lsn;
@@ -53,6 +53,16 @@ impl RangeRead for StillPages {
         found.unwrap_or_else(|error| {
             let dir = dir.display();
             tracing::warn!(%dir, %error, "cannot learn who wrote a commit; every page is read");
+            None
+        })
+    }
+
+    fn commit_at(&self, lsn: Lsn) -> Option<(Epoch, u64)> {
+        let (header, dir) = (self.file.header(), &self.dir);
+        let found = commit_at(&*self.disk, dir, (header.database, header.history), lsn);
+        found.unwrap_or_else(|error| {
+            let dir = dir.display();
+            tracing::warn!(%dir, %error, "cannot learn of an older commit; every page is read");
             None
         })
     }

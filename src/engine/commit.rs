@@ -97,7 +97,7 @@ impl Shared {
             versions.push((planned.page, planned.append(&mut appending, point.lsn)?));
         }
         appending.push(RecordKind::Commit, &record.encode())?;
-        appending.finish(versions.iter().map(|(page, _)| *page))?;
+        appending.finish(versions.iter().map(|(page, _)| *page), point.wall_ns)?;
         Ok((point, versions))
     }
 

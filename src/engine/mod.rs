@@ -109,9 +109,11 @@ use shared::{BellState, Shared};
 pub use sink::{CaptureFailure, Keep, PreImageSink, Pressure};
 pub use snapshot::{Frozen, Snapshot};
 pub use transaction::{KEY_BYTES_MAX, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction};
-pub use wal::{ARCHIVE_DIR, ArchiveCursor, CHANGES_DIR, LOG_DIR, changed_pages, incarnation_of};
+pub use wal::{
+    ARCHIVE_DIR, ArchiveCursor, CHANGES_DIR, LOG_DIR, changed_pages, commit_at, incarnation_of,
+};
 pub(crate) use wal::{
-    LogSegment, SEGMENT_HEADER_BYTES, SegmentHeader as LogSegmentHeader,
+    CommitMark, LogSegment, SEGMENT_HEADER_BYTES, SegmentHeader as LogSegmentHeader,
     whole_records as whole_log_records,
 };
 pub use walk::{Keys, Range};
@@ -192,6 +194,17 @@ impl Engine {
     /// Errors: `Poisoned` if it cannot be made so.
     pub fn make_durable(&self, point: CommitPoint) -> Result<()> {
         self.shared.make_durable(point)
+    }
+
+    /// Notes that `point` is pinned, so that what is kept of the log tells it from another commit at the same
+    /// LSN after its segment is gone (W9). Without a log to write it was noted before.
+    pub fn note_pinned(&self, point: CommitPoint) {
+        if let Some(log) = &self.shared.log {
+            log.note_pinned(CommitMark {
+                lsn: point.lsn,
+                wall_ns: point.wall_ns,
+            });
+        }
     }
 
     /// Makes durable what checkpoints have written to the live file so far.

@@ -27,10 +27,10 @@
 //! * BK4 Content is known by its digest, stored once, and given out only if it has that digest.
 //! * BK5 A backup is complete: its manifest and the packs that it names give every byte of it.
 //! * BK6 A unit is taken over from the base without being read only if its page is proved unchanged: the
-//!   base's commit is of the same database and history and was written by the incarnation that the log
-//!   names for it, and the changes known between the two commits do not name the page. If only the changes
-//!   are not known, it is read, and taken over if its page LSN is not after the base's. Otherwise it is
-//!   read, and taken over if its digest is the same.
+//!   base's commit is of the same database and history, the log, or what is kept of it, has it at its LSN,
+//!   of the same incarnation and wall clock, and the changes known between the two commits do not name the
+//!   page. If only the changes are not known, it is read, and taken over if its page LSN is not after the
+//!   base's. Otherwise it is read, and taken over if its digest is the same.
 //! * BK7 A backup is published only if the pin still stands after the last byte was read.
 //! * BK8 A target appears under its name only when everything in it was read back and has its digest;
 //!   until then the name has what it had.

@@ -320,6 +320,7 @@ impl RangeRead for PinnedFile {
             history,
             lsn,
             timestamp,
+            wall_ns,
             ..
         } = self.header;
         Some(PageVersion {
@@ -327,6 +328,7 @@ impl RangeRead for PinnedFile {
             history,
             lsn,
             timestamp,
+            wall_ns,
         })
     }
 

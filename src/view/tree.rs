@@ -151,6 +151,11 @@ pub trait RangeRead: Send + Sync + fmt::Debug {
     fn incarnation_of(&self, _lsn: Lsn) -> Option<Epoch> {
         None
     }
+    /// Who wrote the commit that ends at `lsn` of its history, and its wall clock in nanoseconds since 1970;
+    /// `None` where nobody knows, or there is none.
+    fn commit_at(&self, _lsn: Lsn) -> Option<(Epoch, u64)> {
+        None
+    }
     /// A number that differs after somebody has committed to what this is a view of, as cheap as a look at
     /// some files; `None` where nobody knows. It tells nothing of the view.
     fn write_mark(&self) -> Option<u64> {
@@ -174,6 +179,8 @@ pub struct PageVersion {
     pub lsn: Lsn,
     /// Its number.
     pub timestamp: Timestamp,
+    /// Its wall clock, nanoseconds since 1970.
+    pub wall_ns: u64,
 }
 
 /// Number of a node, which is also its inode number. The root is [`NodeId::ROOT`].

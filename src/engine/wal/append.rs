@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::wal::log::Log;
 use crate::engine::wal::record::{RecordKind, push_record};
+use crate::engine::wal::segment::CommitMark;
 use crate::lsn::Lsn;
 use crate::os::{self, File};
 use crate::page::PageNo;
@@ -90,13 +91,22 @@ impl<'a> Appending<'a> {
         Ok(())
     }
 
-    /// Makes it a part of the log, which it gives the new end of. The records touch `pages`.
+    /// Makes it a part of the log, which it gives the new end of. The records touch `pages`, and are a
+    /// commit of that wall clock.
     ///
     /// Errors: `Io`; then nothing of it stays.
-    pub(crate) fn finish(mut self, pages: impl IntoIterator<Item = PageNo>) -> Result<Lsn> {
+    pub(crate) fn finish(
+        mut self,
+        pages: impl IntoIterator<Item = PageNo>,
+        wall_ns: u64,
+    ) -> Result<Lsn> {
         self.write_piece()?;
         debug_assert_eq!(self.start.0 + self.written, self.end.0);
-        self.log.advance(self.start, self.end, pages);
+        let mark = CommitMark {
+            lsn: self.end,
+            wall_ns,
+        };
+        self.log.advance(self.start, mark, pages);
         self.is_finished = true;
         Ok(self.end)
     }

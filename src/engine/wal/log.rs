@@ -15,7 +15,8 @@ use crate::engine::wal::append::Appending;
 use crate::engine::wal::archive::ArchiveWatch;
 use crate::engine::wal::record::{RecordKind, encode_summaries, push_record};
 use crate::engine::wal::segment::{
-    SEGMENT_HEADER_BYTES, SealedSegment, SegmentHeader, Touched, segment_name,
+    CommitMark, MARKS_MAX, SEGMENT_HEADER_BYTES, SealedSegment, SegmentHeader, Touched,
+    segment_name,
 };
 use crate::engine::wal::summary::SummaryFolder;
 use crate::fault::{self, Fault};
@@ -41,8 +42,10 @@ struct Tail {
     start: Lsn,
     end: Lsn,
     touched: BTreeSet<PageNo>,
-    /// The end of the last commit; the start if there is none.
-    last_commit: Lsn,
+    /// The last commit, if there is one.
+    last_commit: Option<CommitMark>,
+    /// Those that were pinned, ascending; the newest of them.
+    pinned: Vec<CommitMark>,
     /// Oldest first.
     sealed: Vec<SealedSegment>,
 }
@@ -55,10 +58,14 @@ impl Tail {
 
     /// The open segment as it is.
     fn as_sealed(&self) -> SealedSegment {
+        let mut marks = self.pinned.clone();
+        let last = self.last_commit.filter(|last| marks.last() != Some(last));
+        marks.extend(last);
         let touched = Touched {
             start: self.start,
-            last_commit: self.last_commit,
+            last_commit: self.last_commit.map_or(self.start, |last| last.lsn),
             pages: self.touched.iter().copied().collect(),
+            marks,
         };
         SealedSegment {
             path: self.path.clone(),
@@ -153,7 +160,8 @@ impl Log {
             start,
             end: start,
             touched,
-            last_commit: start,
+            last_commit: None,
+            pinned: Vec::new(),
             sealed,
         };
         Ok(Self {
@@ -211,12 +219,36 @@ impl Log {
     }
 
     /// The bytes from `start`, the end so far, to `end` are written.
-    pub(super) fn advance(&self, start: Lsn, end: Lsn, pages: impl IntoIterator<Item = PageNo>) {
+    pub(super) fn advance(
+        &self,
+        start: Lsn,
+        commit: CommitMark,
+        pages: impl IntoIterator<Item = PageNo>,
+    ) {
         let mut tail = self.tail.lock();
         assert_eq!(tail.end, start, "one append at a time");
-        tail.end = end;
-        tail.last_commit = end;
+        tail.end = commit.lsn;
+        tail.last_commit = Some(commit);
         tail.touched.extend(pages);
+    }
+
+    /// `commit` is pinned: somebody may ask later whether it is of this past (W9). If its segment was sealed
+    /// already, it is the last one there as a rule, and is marked.
+    pub(crate) fn note_pinned(&self, commit: CommitMark) {
+        let mut tail = self.tail.lock();
+        let is_here = tail.start < commit.lsn && commit.lsn <= tail.end;
+        if !is_here
+            || tail
+                .pinned
+                .last()
+                .is_some_and(|last| last.lsn >= commit.lsn)
+        {
+            return;
+        }
+        if tail.pinned.len() >= MARKS_MAX - 1 {
+            tail.pinned.drain(..MARKS_MAX / 2);
+        }
+        tail.pinned.push(commit);
     }
 
     /// W1: for an append that failed.
@@ -396,23 +428,12 @@ impl Log {
             tail.sequence = sequence;
         }
         let (file, path) = created?;
-        let bytes = tail.offset();
-        let old_path = std::mem::replace(&mut tail.path, path);
-        let (start, end, last_commit) = (tail.start, tail.end, tail.last_commit);
-        tail.sealed.push(SealedSegment {
-            path: old_path,
-            end,
-            bytes,
-            touched: Some(Touched {
-                start,
-                last_commit,
-                pages,
-            }),
-            is_noted: false,
-        });
-        tail.file = file;
+        let (sealed, end) = (tail.as_sealed(), tail.end);
+        tail.sealed.push(sealed);
+        (tail.file, tail.path) = (file, path);
         tail.start = tail.end;
-        tail.last_commit = tail.end;
+        tail.last_commit = None;
+        tail.pinned.clear();
         tail.touched.clear();
         Ok(end)
     }

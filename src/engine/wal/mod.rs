@@ -63,7 +63,7 @@
 //!   since: the folder of the log is made anew when it holds no segment, and no segment gets a number
 //!   below one that may come back.
 //!
-//! What the segments say of pages outlives them: W7 and W8 in `summary`.
+//! What the segments say of pages outlives them: W7 to W9 in `summary`.
 //!
 //! Locking: one mutex for the tail, one for the flush, in this order; the sync of a flush is made
 //! outside both, by the one that has the lead. Not here: which
@@ -99,6 +99,7 @@ pub(crate) use record::{
 };
 pub(crate) use scan::{MissingLog, RecordPosition, Scan, ScannedPage, ScannedVisit, scan};
 pub(crate) use segment::{
-    SECTOR as SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SealedSegment, SegmentHeader, segment_name,
+    CommitMark, SECTOR as SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SealedSegment, SegmentHeader,
+    segment_name,
 };
-pub use summary::{CHANGES_DIR, changed_pages, incarnation_of};
+pub use summary::{CHANGES_DIR, changed_pages, commit_at, incarnation_of};

@@ -123,7 +123,21 @@ pub(crate) struct Touched {
     pub(crate) last_commit: Lsn,
     /// Ascending.
     pub(crate) pages: Vec<PageNo>,
+    /// Of commits that somebody may ask for, ascending: those that were pinned, and the last one.
+    pub(crate) marks: Vec<CommitMark>,
 }
+
+/// What tells a commit from one of another past that ends at the same LSN: its wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CommitMark {
+    /// The end of its records.
+    pub(crate) lsn: Lsn,
+    /// Nanoseconds since 1970.
+    pub(crate) wall_ns: u64,
+}
+
+/// So many marks are kept of one segment; the newest.
+pub(crate) const MARKS_MAX: usize = 1 << 15;
 
 /// The name of a segment.
 pub(crate) fn segment_name(sequence: u64) -> String {

@@ -96,11 +96,11 @@ impl<'a> Parent<'a> {
         }
     }
 
-    /// The incarnation that wrote the commit that the file at `path` shows, as its manifest says it.
-    fn epoch(&self, path: &[u8]) -> Option<&'a str> {
+    /// Who wrote the commit that the file at `path` shows, and its wall clock, as its manifest says it.
+    fn commit(&self, path: &[u8]) -> Option<(&'a str, u64)> {
         let path = String::from_utf8_lossy(path);
         let facts = self.databases.iter().find(|facts| facts.path == path)?;
-        facts.epoch.as_deref()
+        Some((facts.epoch.as_deref()?, facts.wall_ns?))
     }
 
     /// The content of each unit of `file`, as far as the repository still has it; of `limit` units at most,
@@ -168,8 +168,8 @@ impl FileJob {
         if let Some((file, numbers)) = older {
             job.hints = numbers;
             if let Some(pages) = pages {
-                let epoch = parent.and_then(|parent| parent.epoch(path));
-                job.take_over(file, epoch, pages);
+                let commit = parent.and_then(|parent| parent.commit(path));
+                job.take_over(file, commit, pages);
             }
         }
         job
@@ -199,11 +199,18 @@ impl FileJob {
         state.must_read = Vec::from_iter((count > 0).then_some(0..count));
     }
 
-    /// BK6: takes over what is proved unchanged since `older`, whose commit the incarnation `epoch` wrote.
-    /// A commit of the same number that another one wrote is of a past that was put back, by a copy of the
-    /// directory or of the machine: pages that changed in both have LSNs that say nothing.
-    fn take_over(&mut self, older: &FileContent, epoch: Option<&str>, pages: &dyn RangeRead) {
-        let (Some(shown), Some(before)) = (self.version, older.version) else {
+    /// BK6: takes over what is proved unchanged since `older`, whose commit is `commit`: who wrote it, and when.
+    /// Another one at its LSN is of a past that was put back, by a copy of the directory, which goes on in
+    /// another incarnation, or of the machine with its memory, which goes on at another time: pages that
+    /// changed in both have LSNs that say nothing. So it is where nobody can say what was there.
+    fn take_over(
+        &mut self,
+        older: &FileContent,
+        commit: Option<(&str, u64)>,
+        pages: &dyn RangeRead,
+    ) {
+        let (Some(shown), Some(before), Some(commit)) = (self.version, older.version, commit)
+        else {
             return;
         };
         let unit_bytes = u64::from(self.unit_bytes);
@@ -217,8 +224,10 @@ impl FileJob {
         {
             return;
         }
-        let written_by = pages.incarnation_of(before.lsn);
-        if written_by.map(|epoch| epoch.to_string()).as_deref() != epoch || epoch.is_none() {
+        let there = pages.commit_at(before.lsn);
+        let there = there.map(|(epoch, wall_ns)| (epoch.to_string(), wall_ns));
+        if there.as_ref().map(|(epoch, wall)| (epoch.as_str(), *wall)) != Some(commit) {
+            tracing::info!(lsn = %before.lsn, "nobody says that the base is of this past: every page is read");
             return;
         }
         let count = self.unit_count(pages.size());

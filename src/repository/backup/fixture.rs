@@ -133,9 +133,13 @@ pub(super) struct Model {
     pub(super) lsn: Lsn,
     /// Who wrote the last commit, and those before.
     pub(super) epoch: Epoch,
+    /// The wall clock of the next commit, less its number.
+    pub(super) wall_ns: u64,
     seed: u64,
     /// Of each commit, the pages that it changed.
     commits: Vec<(Lsn, BTreeSet<u64>)>,
+    /// And its wall clock.
+    walls: Vec<(Lsn, u64)>,
 }
 
 /// Who can say what changed.
@@ -154,8 +158,10 @@ impl Model {
             history: HistoryId([2; 16]),
             lsn: Lsn(1000),
             epoch: Epoch(9),
+            wall_ns: 1_000_000,
             seed: 7,
             commits: Vec::new(),
+            walls: Vec::new(),
         };
         model.commit(0..page_count);
         model
@@ -176,6 +182,8 @@ impl Model {
             self.pages[at] = bytes;
         }
         self.commits.push((self.lsn, changed));
+        let number = self.commits.len() as u64;
+        self.walls.push((self.lsn, self.wall_ns + number));
     }
 
     pub(super) fn cut(&mut self, page_count: usize) {
@@ -196,8 +204,10 @@ impl Model {
                 history: self.history,
                 lsn: self.lsn,
                 timestamp: Timestamp(self.commits.len() as u64),
+                wall_ns: self.walls.last().unwrap().1,
             }),
             epoch: self.epoch,
+            walls: self.walls.clone(),
             commits: (knows != Knows::Nothing).then(|| self.commits.clone()),
             unsaid: match knows {
                 Knows::ChangesBut(page) => Some(page),
@@ -217,6 +227,7 @@ pub(super) struct Pages {
     pub(super) page_bytes: Option<u32>,
     pub(super) version: Option<PageVersion>,
     pub(super) epoch: Epoch,
+    pub(super) walls: Vec<(Lsn, u64)>,
     pub(super) commits: Option<Vec<(Lsn, BTreeSet<u64>)>>,
     pub(super) unsaid: Option<u64>,
     pub(super) reads: Mutex<Vec<u64>>,
@@ -279,6 +290,11 @@ impl RangeRead for Pages {
 
     fn incarnation_of(&self, _lsn: Lsn) -> Option<Epoch> {
         self.version.map(|_| self.epoch)
+    }
+
+    fn commit_at(&self, lsn: Lsn) -> Option<(Epoch, u64)> {
+        let found = self.walls.iter().find(|(at, _)| *at == lsn);
+        found.map(|(_, wall_ns)| (self.epoch, *wall_ns))
     }
 
     fn write_mark(&self) -> Option<u64> {

@@ -36,6 +36,8 @@ mod live_test;
 #[cfg(test)]
 mod pages_test;
 #[cfg(test)]
+mod put_back_test;
+#[cfg(test)]
 mod rot_test;
 #[cfg(test)]
 mod tests;

@@ -156,6 +156,7 @@ fn database_facts(job: &FileJob, path: &[u8], digest: Digest) -> DatabaseFacts {
         lsn: version.map(|version| version.lsn.0),
         timestamp: version.map(|version| version.timestamp.0),
         epoch: job.epoch.map(|epoch| epoch.to_string()),
+        wall_ns: version.map(|version| version.wall_ns),
         digest,
     }
 }

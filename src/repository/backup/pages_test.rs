@@ -117,6 +117,35 @@ fn commits_of_a_past_that_was_put_back_are_not_built_on() {
     }
 }
 
+/// BK6: a machine that was put back with its memory goes on as the same incarnation; its commits at the LSNs of
+/// the lost past are other ones. And where nobody can say what was there, nothing is taken over either.
+#[test]
+fn commits_of_a_machine_that_was_put_back_are_not_built_on() {
+    for knows in [Knows::Changes, Knows::Nothing] {
+        for is_forgotten in [false, true] {
+            let rig = Rig::new(11);
+            let (mut model, mut lost) = (Model::new(50), Model::new(50));
+            lost.commit([5, 6]);
+            let before = back_up(&rig, &lost.view(Knows::Changes), Wanted::Full);
+            model.wall_ns += 500;
+            model.commit([6]);
+            assert_eq!((model.lsn, model.epoch), (lost.lsn, lost.epoch));
+            let view = |model: &Model| {
+                let mut view = Arc::into_inner(model.view(knows)).unwrap();
+                view.walls
+                    .retain(|(lsn, _)| !is_forgotten || *lsn == model.lsn);
+                Arc::new(view)
+            };
+            for _ in 0..2 {
+                let facts = back_up(&rig, &view(&model), Wanted::Differential);
+                assert_eq!(facts.full, before.id);
+                assert!(rig.content(&facts, "data.pages") == model.bytes());
+                model.commit([8]);
+            }
+        }
+    }
+}
+
 /// A page whose LSN is old but whose bytes are not those of the parent would be taken over: so the
 /// headers, whose LSN says nothing, are compared by their content.
 #[test]

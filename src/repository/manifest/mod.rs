@@ -137,6 +137,10 @@ pub struct DatabaseFacts {
     /// it is known. A past that was put back goes on in another.
     #[serde(default)]
     pub epoch: Option<String>,
+    /// Of a native database: the wall clock of that commit, nanoseconds since 1970, where it tells the commit
+    /// from any other. A machine that was put back with its memory goes on as the same incarnation.
+    #[serde(default)]
+    pub wall_ns: Option<u64>,
     /// Digest of the file.
     pub digest: Digest,
 }

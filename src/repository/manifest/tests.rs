@@ -87,6 +87,7 @@ fn sample_facts(version: FileVersion) -> BackupFacts {
             lsn: Some(version.lsn.0),
             timestamp: Some(17),
             epoch: None,
+            wall_ns: None,
             digest: Digest::of(b"file"),
         }],
         digest: Digest::default(),

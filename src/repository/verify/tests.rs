@@ -245,6 +245,7 @@ fn call_database(specimen: &Specimen, id: &BackupId, path: &str) {
         lsn: None,
         timestamp: None,
         epoch: None,
+        wall_ns: None,
         digest: crate::repository::digest::Digest::of_units(bytes.len() as u64, units),
     });
     let encoded = manifest.encode();

@@ -5,6 +5,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::engine::wal::segment::CommitMark;
 use crate::engine::wal::summary::format::{
     ENTRY_HEAD_BYTES, EntryHead, FILE_HEADER_BYTES, FileHeader, LogRange, sequence_of,
 };
@@ -43,8 +44,8 @@ impl EntryPlace {
         self.head.range
     }
 
-    /// The pages of the entry; `None` if it is damaged. Errors: the system's.
-    pub(super) fn read(&self, file: &dyn File) -> io::Result<Option<PageRuns>> {
+    /// The pages of the entry, and the marks of commits; `None` if it is damaged. Errors: the system's.
+    pub(super) fn read(&self, file: &dyn File) -> io::Result<Option<(PageRuns, Vec<CommitMark>)>> {
         let mut payload = vec![0; self.head.payload_bytes];
         let found = os::read_up_to(file, &mut payload, self.payload_offset)?;
         let payload = payload.get(..found).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Writing: an entry for each segment that is about to go.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::codec;
 use crate::engine::wal::log::LogIdentity;
-use crate::engine::wal::segment::{SealedSegment, SegmentHeader};
+use crate::engine::wal::segment::{MARKS_MAX, SealedSegment, SegmentHeader};
 use crate::engine::wal::summary::CHANGES_DIR;
 use crate::engine::wal::summary::file::{EntryPlace, FILE_BYTES_MAX, entries_of, sequences};
 use crate::engine::wal::summary::format::{
@@ -90,7 +91,7 @@ impl SummaryFolder {
                 last_commit: touched.last_commit,
             };
             let pages = PageRuns::from_pages(&touched.pages);
-            return (range.start < range.end).then(|| encode_entry(range, &pages));
+            return (range.start < range.end).then(|| encode_entry(range, &pages, &touched.marks));
         }
         let found = self.read_entry(segment);
         found.unwrap_or_else(|error| {
@@ -114,8 +115,22 @@ impl SummaryFolder {
             return Ok(None);
         }
         let mut touched = Gathering::default();
-        let (end, last_commit) =
-            walk_segment(&*file, &header, Lsn::ZERO, segment.end, &mut touched)?;
+        // Nobody knows any more which of its commits were pinned.
+        let mut marks = VecDeque::new();
+        let mut keep = |mark| {
+            marks.push_back(mark);
+            if marks.len() > MARKS_MAX {
+                marks.pop_front();
+            }
+        };
+        let (end, last_commit) = walk_segment(
+            &*file,
+            &header,
+            Lsn::ZERO,
+            segment.end,
+            &mut touched,
+            &mut keep,
+        )?;
         let range = LogRange {
             start: header.start,
             end,
@@ -123,7 +138,8 @@ impl SummaryFolder {
             last_commit,
         };
         let is_any = range.start < range.end;
-        Ok(is_any.then(|| encode_entry(range, &touched.finish())))
+        let pages = touched.finish();
+        Ok(is_any.then(|| encode_entry(range, &pages, marks.make_contiguous())))
     }
 
     fn whose(&self) -> (crate::id::DatabaseId, crate::id::HistoryId, u32) {

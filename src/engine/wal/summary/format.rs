@@ -3,17 +3,20 @@
 #![deny(clippy::indexing_slicing)]
 
 use crate::codec;
-use crate::engine::wal::summary::runs::PageRuns;
+use crate::engine::wal::segment::{CommitMark, MARKS_MAX};
+use crate::engine::wal::summary::runs::{PageRuns, push_leb128, take_leb128};
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::Lsn;
 
 pub(super) const FILE_HEADER_BYTES: usize = 64;
-pub(super) const ENTRY_HEAD_BYTES: usize = 48;
-/// Longest payload of an entry.
-pub(super) const PAYLOAD_BYTES_MAX: usize = 2 << 20;
+pub(super) const ENTRY_HEAD_BYTES: usize = 56;
+/// Longest runs of pages of an entry.
+pub(super) const RUNS_BYTES_MAX: usize = 2 << 20;
+/// Longest payload of one: a mark takes 20 bytes at most.
+pub(super) const PAYLOAD_BYTES_MAX: usize = RUNS_BYTES_MAX + 20 * MARKS_MAX;
 const ALIGNMENT: usize = 8;
 const MAGIC: [u8; 8] = *b"SFSSUM\0\x01";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Whose log a file is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub(super) struct EntryHead {
     pub(super) payload_bytes: usize,
     run_count: u32,
     payload_crc: u32,
+    mark_count: u32,
+    mark_bytes: usize,
 }
 
 impl EntryHead {
@@ -93,6 +98,8 @@ impl EntryHead {
             payload_bytes,
             run_count: codec::get_u32(head, 32)?,
             payload_crc: codec::get_u32(head, 36)?,
+            mark_count: codec::get_u32(head, 48)?,
+            mark_bytes: codec::get_u32(head, 52)? as usize,
         })
     }
 
@@ -101,16 +108,49 @@ impl EntryHead {
         (ENTRY_HEAD_BYTES + self.payload_bytes).next_multiple_of(ALIGNMENT) as u64
     }
 
-    /// Errors: `None` if it is damaged.
-    pub(super) fn decode_payload(&self, payload: &[u8]) -> Option<PageRuns> {
-        let is_whole = crc32fast::hash(payload) == self.payload_crc;
-        is_whole.then(|| PageRuns::decode(payload, self.run_count))?
+    /// The pages, and the marks of commits. Errors: `None` if it is damaged.
+    pub(super) fn decode_payload(&self, payload: &[u8]) -> Option<(PageRuns, Vec<CommitMark>)> {
+        if crc32fast::hash(payload) != self.payload_crc {
+            return None;
+        }
+        let run_bytes = payload.len().checked_sub(self.mark_bytes)?;
+        let (runs, marks) = payload.split_at_checked(run_bytes)?;
+        let pages = PageRuns::decode(runs, self.run_count)?;
+        Some((pages, self.decode_marks(marks)?))
+    }
+
+    fn decode_marks(&self, marks: &[u8]) -> Option<Vec<CommitMark>> {
+        let mut bytes = marks.iter().copied();
+        let mut last = CommitMark {
+            lsn: self.range.start,
+            wall_ns: 0,
+        };
+        let mut found = Vec::new();
+        for _ in 0..self.mark_count {
+            let lsn = last.lsn.checked_add(take_leb128(&mut bytes)?)?;
+            let wall_ns = last.wall_ns.wrapping_add(take_leb128(&mut bytes)?);
+            if lsn == last.lsn || lsn > self.range.end {
+                return None;
+            }
+            last = CommitMark { lsn, wall_ns };
+            found.push(last);
+        }
+        bytes.next().is_none().then_some(found)
     }
 }
 
-/// A whole entry.
-pub(super) fn encode_entry(range: LogRange, pages: &PageRuns) -> Vec<u8> {
-    let (payload, run_count) = pages.encode(PAYLOAD_BYTES_MAX);
+/// A whole entry. `marks` are in the range, ascending; of too many the newest are in it.
+pub(super) fn encode_entry(range: LogRange, pages: &PageRuns, marks: &[CommitMark]) -> Vec<u8> {
+    let (mut payload, run_count) = pages.encode(RUNS_BYTES_MAX);
+    let run_bytes = payload.len();
+    let marks = marks.get(marks.len().saturating_sub(MARKS_MAX)..);
+    let marks = marks.unwrap_or_default();
+    let (mut lsn, mut wall_ns) = (range.start, 0_u64);
+    for mark in marks {
+        push_leb128(&mut payload, mark.lsn.0.saturating_sub(lsn.0));
+        push_leb128(&mut payload, mark.wall_ns.wrapping_sub(wall_ns));
+        (lsn, wall_ns) = (mark.lsn, mark.wall_ns);
+    }
     let number = |count: usize| u32::try_from(count).expect("a payload is bounded");
     let mut out = vec![0; ENTRY_HEAD_BYTES];
     codec::put(&mut out, 4, &number(payload.len()).to_le_bytes());
@@ -124,6 +164,12 @@ pub(super) fn encode_entry(range: LogRange, pages: &PageRuns) -> Vec<u8> {
     }
     codec::put(&mut out, 32, &number(run_count).to_le_bytes());
     codec::put(&mut out, 36, &crc32fast::hash(&payload).to_le_bytes());
+    codec::put(&mut out, 48, &number(marks.len()).to_le_bytes());
+    codec::put(
+        &mut out,
+        52,
+        &number(payload.len() - run_bytes).to_le_bytes(),
+    );
     let crc = crc32fast::hash(out.get(4..).unwrap_or_default());
     codec::put(&mut out, 0, &crc.to_le_bytes());
     out.extend_from_slice(&payload);

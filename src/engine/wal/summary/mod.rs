@@ -9,7 +9,7 @@
 //! ```text
 //! offset size
 //!      0    8  magic "SFSSUM\0\x01"
-//!      8    4  format version, 1
+//!      8    4  format version, 2
 //!     12    4  page size in bytes
 //!     16   16  database id
 //!     32   16  history id
@@ -30,7 +30,10 @@
 //!     32    4  runs of pages
 //!     36    4  crc32 of the payload
 //!     40    8  LSN of the end of its last commit; the start LSN if there is none
-//!     48       payload: per run, as LEB128, the pages between it and the run before, and its pages
+//!     48    4  marks of commits
+//!     52    4  bytes of the marks, at the end of the payload
+//!     56       payload: per run, as LEB128, the pages between it and the run before, and its pages; then
+//!              per mark its LSN and its wall clock, less those of the mark before: the start LSN, and 0
 //! ```
 //!
 //! * W7 An entry names every page that a commit between its two LSNs touched, and perhaps more. It is
@@ -38,6 +41,9 @@
 //!   name of its segment goes. One that cannot be written fails nothing else: its range is missing.
 //! * W8 An answer is given only if entries and whole, checked records of one database and history cover
 //!   the log between the two commits without a hole, and no two incarnations claim the same bytes of it.
+//!
+//! * W9 For each commit that was pinned, and the last one of its segment, an entry keeps a mark: its wall
+//!   clock. Where a mark is missing, nobody says of a commit that it is of this past.
 //!
 //! Nothing is appended behind an entry that is not known to be whole. What is read is believed by its
 //! checksum, which an attacker can make: whoever may write the directory may change the database too.
@@ -56,4 +62,4 @@ mod window;
 pub const CHANGES_DIR: &str = "changes";
 
 pub(crate) use folder::SummaryFolder;
-pub use query::{changed_pages, incarnation_of};
+pub use query::{changed_pages, commit_at, incarnation_of};

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::wal::LOG_DIR;
-use crate::engine::wal::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, sequence_of_segment};
+use crate::engine::wal::segment::{
+    CommitMark, SEGMENT_HEADER_BYTES, SegmentHeader, sequence_of_segment,
+};
 use crate::engine::wal::summary::CHANGES_DIR;
 use crate::engine::wal::summary::file::{EntryPlace, entries_of, sequences};
 use crate::engine::wal::summary::format::{LogRange, file_name};
@@ -194,6 +196,115 @@ fn kept_incarnation(
     Ok(found)
 }
 
+/// Where the segment at `place` of `segments` ends; `None` for the last one. As when the log is replayed, that
+/// is where the next one starts, unless that is of a rotation that failed.
+fn end_of(segments: &[Segment], place: usize) -> Option<Lsn> {
+    let (header, _, bytes) = segments.get(place)?;
+    let end_of_file = header
+        .start
+        .checked_add(bytes.saturating_sub(SEGMENT_HEADER_BYTES));
+    let is_abandoned = |next: &SegmentHeader, next_bytes: u64| {
+        next_bytes <= SEGMENT_HEADER_BYTES
+            && next.salt == header.salt
+            && end_of_file.is_some_and(|end| next.start < end)
+    };
+    let mut next = segments.iter().skip(place + 1);
+    let next = next.find(|(next, _, next_bytes)| !is_abandoned(next, *next_bytes));
+    next.map(|(next, ..)| next.start)
+}
+
+/// The commit of `history` that ends at `lsn`: who wrote it, and its wall clock. `None` if there is none, or
+/// neither the log nor what is kept of it says so (W9). A machine that was put back with its memory goes on as
+/// the same incarnation; there it is the wall clock that tells a commit from another one at the same LSN.
+///
+/// Errors: `Io`. Cost: reads one segment; of summaries the heads, and an entry, only if no segment has it.
+pub fn commit_at(
+    disk: &dyn Disk,
+    dir: &Path,
+    (database, history): (DatabaseId, HistoryId),
+    lsn: Lsn,
+) -> Result<Option<(Epoch, u64)>> {
+    let log_dir = dir.join(LOG_DIR);
+    let logged = logged_commit(disk, &log_dir, (database, history), lsn);
+    match logged.map_err(EngineError::io_at("read", FileRole::WalSegment, log_dir))? {
+        Logged::Other => Ok(None),
+        Logged::Commit(epoch, wall_ns) => Ok(Some((epoch, wall_ns))),
+        Logged::Gone => {
+            let folder = dir.join(CHANGES_DIR);
+            let kept = kept_commit(disk, &folder, (database, history), lsn);
+            kept.map_err(EngineError::io_at("read", FileRole::Summary, folder))
+        }
+    }
+}
+
+/// What the log has at an LSN.
+enum Logged {
+    /// A commit ends there.
+    Commit(Epoch, u64),
+    /// None does.
+    Other,
+    /// That part of the log is gone.
+    Gone,
+}
+
+fn logged_commit(
+    disk: &dyn Disk,
+    dir: &Path,
+    (database, history): (DatabaseId, HistoryId),
+    lsn: Lsn,
+) -> io::Result<Logged> {
+    let segments = segments_of(disk, dir, database, history, &mut false)?;
+    for (place, (header, file, _)) in segments.iter().enumerate().rev() {
+        let is_before = |end| end < lsn;
+        if header.start >= lsn || end_of(&segments, place).is_some_and(is_before) {
+            continue;
+        }
+        let mut found = None;
+        let mut look = |mark: CommitMark| {
+            if mark.lsn == lsn {
+                found = Some(mark.wall_ns);
+            }
+        };
+        let mut none = Gathering::default();
+        walk_segment(&**file, header, Lsn::MAX, lsn, &mut none, &mut look)?;
+        return Ok(found.map_or(Logged::Other, |wall| Logged::Commit(header.epoch, wall)));
+    }
+    Ok(Logged::Gone)
+}
+
+fn kept_commit(
+    disk: &dyn Disk,
+    dir: &Path,
+    whose: (DatabaseId, HistoryId),
+    lsn: Lsn,
+) -> io::Result<Option<(Epoch, u64)>> {
+    let mut found = None;
+    for sequence in sequences(disk, dir)? {
+        let Some(file) = open(disk, &dir.join(file_name(sequence)))? else {
+            continue;
+        };
+        let Some((header, entries, _)) = entries_of(&*file)? else {
+            continue;
+        };
+        let is_own = (header.database, header.history) == whose;
+        for place in entries.iter().filter(|_| is_own) {
+            let range = place.range();
+            if range.start >= lsn || lsn > range.end {
+                continue;
+            }
+            let marks = place.read(&*file)?.map(|(_, marks)| marks);
+            let mark = marks.and_then(|marks| marks.into_iter().find(|mark| mark.lsn == lsn));
+            let known = mark.map(|mark| (range.epoch, mark.wall_ns));
+            // One that was noted twice may have the mark once; two that differ are of two pasts.
+            if found.is_some() && known.is_some() && found != known {
+                return Ok(None);
+            }
+            found = found.or(known);
+        }
+    }
+    Ok(found)
+}
+
 /// Adds what the segments say.
 fn add_logged(disk: &dyn Disk, dir: &Path, asked: &Asked, known: &mut Known) -> io::Result<()> {
     let segments = segments_of(
@@ -203,27 +314,14 @@ fn add_logged(disk: &dyn Disk, dir: &Path, asked: &Asked, known: &mut Known) -> 
         asked.history,
         &mut known.is_one_gone,
     )?;
-    for (place, (header, file, bytes)) in segments.iter().enumerate() {
-        // As when the log is replayed: a segment ends where the next one starts, unless that is of a
-        // rotation that failed.
-        let end_of_file = header
-            .start
-            .checked_add(bytes.saturating_sub(SEGMENT_HEADER_BYTES));
-        let is_abandoned = |next: &SegmentHeader, next_bytes: u64| {
-            next_bytes <= SEGMENT_HEADER_BYTES
-                && next.salt == header.salt
-                && end_of_file.is_some_and(|end| next.start < end)
-        };
-        let next = segments
-            .iter()
-            .skip(place + 1)
-            .find(|(next, _, next_bytes)| !is_abandoned(next, *next_bytes));
-        let until = next.map_or(asked.until, |(next, ..)| next.start.min(asked.until));
+    for (place, (header, file, _)) in segments.iter().enumerate() {
+        let until = end_of(&segments, place).map_or(asked.until, |end| end.min(asked.until));
         if until <= header.start || until <= asked.since {
             continue;
         }
+        let touched = &mut known.touched;
         let (end, last_commit) =
-            walk_segment(&**file, header, asked.since, until, &mut known.touched)?;
+            walk_segment(&**file, header, asked.since, until, touched, &mut |_| {})?;
         known.ranges.push(LogRange {
             start: header.start,
             end,
@@ -248,7 +346,7 @@ fn add_kept(disk: &dyn Disk, dir: &Path, asked: &Asked, known: &mut Known) -> io
         for place in entries.iter().filter(|_| is_own) {
             let range = place.range();
             if asked.concerns(range)
-                && let Some(pages) = place.read(&*file)?
+                && let Some((pages, _)) = place.read(&*file)?
             {
                 known.ranges.push(range);
                 if range.last_commit > asked.since {

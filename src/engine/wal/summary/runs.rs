@@ -123,7 +123,7 @@ fn merged(runs: impl Iterator<Item = Range<u64>>, gap: u64) -> Vec<Range<u64>> {
     out
 }
 
-fn push_leb128(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn push_leb128(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(u8::try_from(value & 0x7f).expect("seven bits") | 0x80);
         value >>= 7;
@@ -131,7 +131,7 @@ fn push_leb128(out: &mut Vec<u8>, mut value: u64) {
     out.push(u8::try_from(value).expect("seven bits"));
 }
 
-fn take_leb128(bytes: &mut impl Iterator<Item = u8>) -> Option<u64> {
+pub(super) fn take_leb128(bytes: &mut impl Iterator<Item = u8>) -> Option<u64> {
     let mut value = 0_u64;
     for shift in (0..64).step_by(7) {
         let byte = bytes.next()?;

@@ -5,9 +5,10 @@
 use std::io;
 
 use crate::engine::wal::record::{
-    RECORD_HEADER_BYTES, RecordHead, RecordKind, decode_summary, framed_bytes, page_of,
+    CommitRecord, RECORD_HEADER_BYTES, RecordHead, RecordKind, decode_summary, framed_bytes,
+    page_of,
 };
-use crate::engine::wal::segment::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::engine::wal::segment::{CommitMark, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::engine::wal::summary::runs::Gathering;
 use crate::engine::wal::summary::window::Window;
 use crate::lsn::Lsn;
@@ -18,8 +19,9 @@ const WINDOW_BYTES: usize = 1 << 20;
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 
 /// Reads the records of the segment in `file` up to `until`, or up to the first that is not whole, and
-/// adds the pages of the commits that end after `since`. A commit that is not whole is none. Gives the end
-/// of the last whole commit or note, and that of the last commit, or the start if there is none.
+/// adds the pages of the commits that end after `since`. A commit that is not whole is none; `visit` is called
+/// with each that is. Gives the end of the last whole commit or note, and that of the last commit, or the
+/// start if there is none.
 ///
 /// Errors: the system's. Cost: reads the segment once, 1 MiB at a time.
 pub(super) fn walk_segment(
@@ -28,6 +30,7 @@ pub(super) fn walk_segment(
     since: Lsn,
     until: Lsn,
     touched: &mut Gathering,
+    visit: &mut dyn FnMut(CommitMark),
 ) -> io::Result<(Lsn, Lsn)> {
     let mut window = Window::new(file, WINDOW_BYTES);
     let mut under_way = Vec::new();
@@ -38,6 +41,15 @@ pub(super) fn walk_segment(
         };
         if next > until {
             break;
+        }
+        if kind == RecordKind::Commit {
+            let Ok(commit) = CommitRecord::decode(payload) else {
+                break;
+            };
+            visit(CommitMark {
+                lsn: next,
+                wall_ns: commit.wall_ns,
+            });
         }
         match kind {
             RecordKind::PageImage | RecordKind::PageDelta => match page_of(payload) {

@@ -253,6 +253,7 @@ fn segment(start: u64, end: u64, page: u64) -> SealedSegment {
     let touched = Touched {
         start: Lsn(start),
         last_commit: Lsn(end),
+        marks: Vec::new(),
         pages: vec![PageNo(page)],
     };
     SealedSegment {

@@ -166,7 +166,7 @@ fn encode_commit(
 fn append(log: &Log, records: &[u8], pages: impl IntoIterator<Item = PageNo>) -> Result<Lsn> {
     let mut appending = log.begin_append(records.len() as u64)?;
     appending.push_framed(records);
-    appending.finish(pages)
+    appending.finish(pages, 0)
 }
 
 fn full_image((number, after): &mut (PageNo, PageBuf)) -> PageChange<'_> {

@@ -154,6 +154,7 @@ impl Rig {
             lsn: None,
             timestamp: None,
             epoch: None,
+            wall_ns: None,
             digest: Digest::default(),
         });
         let facts = BackupFacts {
