@@ -22,6 +22,7 @@ use crate::cli::mount::absolute;
 use crate::cli::output;
 use crate::cli::repository_key::KeyArgs;
 use crate::cli::repository_place::RepositoryPlace;
+use crate::lsn::Lsn;
 use crate::os::{Host, priority};
 use crate::repository::Control;
 use crate::repository::log::{Archiver, LogGap, StepReport};
@@ -153,6 +154,7 @@ pub(crate) fn run(args: &ArchiveArgs, note: &mut Note) -> Outcome {
     if outcome.is_err() {
         // They are recorded, so that no later step finds them anew.
         archiver.untold().iter().for_each(tell_gap);
+        archiver.untold_put_back().iter().for_each(tell_put_back);
     }
     outcome?;
     note.is_idle = tally.pieces == 0 && tally.gaps.is_empty();
@@ -198,12 +200,7 @@ impl Tally {
         self.bytes += report.bytes;
         self.bytes_stored += report.bytes_stored;
         if let Some(first) = report.put_back {
-            output::problem(&format!(
-                "the log is not the one that was archived: the machine was put back to an earlier state with its \
-                 memory, or is a copy of another one that runs. From LSN {first} on it is archived anew, and \
-                 commits that were archived before and are not in it do not count any more; the next backup of \
-                 type auto is full"
-            ));
+            tell_put_back(&first);
             self.put_back_lsn = Some(first.0);
         }
         for gap in &report.gaps {
@@ -220,6 +217,14 @@ impl GapRow {
             end_lsn: gap.end.0,
         }
     }
+}
+
+fn tell_put_back(first: &Lsn) {
+    output::problem(&format!(
+        "the log is not the one that was archived: the machine was put back to an earlier state with its memory, or \
+         is a copy of another one that runs. From LSN {first} on it is archived anew, and commits that were archived \
+         before and are not in it do not count any more; the next backup of type auto is full"
+    ));
 }
 
 fn tell_gap(gap: &LogGap) {

@@ -48,6 +48,8 @@ struct StepLine {
     bytes: u64,
     bytes_stored: u64,
     gaps: Vec<GapRow>,
+    /// Where what is archived anew begins, if the machine was put back with its memory.
+    put_back_lsn: Option<u64>,
     /// No commit of this step was durable for longer before it was settled; `null` for the first, which
     /// takes what was there.
     lag_ms: Option<u64>,
@@ -175,7 +177,7 @@ impl Follower<'_> {
     }
 
     fn tell(&self, report: &StepReport, lag: Option<Duration>) {
-        if report.pieces == 0 && report.gaps.is_empty() {
+        if report.pieces == 0 && report.gaps.is_empty() && report.put_back.is_none() {
             return;
         }
         if let Some(lag) = lag.filter(|lag| *lag > self.max_lag) {
@@ -196,6 +198,7 @@ impl Follower<'_> {
             bytes: report.bytes,
             bytes_stored: report.bytes_stored,
             gaps: report.gaps.iter().map(GapRow::of).collect(),
+            put_back_lsn: report.put_back.map(|first| first.0),
             lag_ms: lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
         });
     }

@@ -3,6 +3,8 @@
 //! A step takes all that is durable, settles it, and tells the engine by the cursor. Interrupted anywhere,
 //! the next one goes on from what the repository has.
 
+mod put_back;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use crate::repository::log::catalog::LogGap;
 use crate::repository::log::holdings::Holdings;
 use crate::repository::log::leisure::Leisure;
 use crate::repository::log::name::{Generation, LineId, LogName};
-use crate::repository::log::past::{Overlap, OverlapError, Tail};
+use crate::repository::log::past::Tail;
 use crate::repository::log::piece::{CommitStamp, Draft, PIECE_BYTES, store_piece};
 use crate::repository::progress::Control;
 use crate::repository::store::{LineLock, Put};
@@ -38,6 +40,8 @@ pub struct Archiver {
     leisure: Leisure,
     /// Gaps that were found in steps that failed afterwards: no report told of them.
     untold: Vec<LogGap>,
+    /// And that the machine was put back.
+    untold_put_back: Option<Lsn>,
 }
 
 /// The line that it is at.
@@ -88,6 +92,7 @@ impl Archiver {
             line: None,
             leisure: Leisure::new(host.clock.clone(), Duration::ZERO),
             untold: Vec::new(),
+            untold_put_back: None,
         }
     }
 
@@ -110,6 +115,12 @@ impl Archiver {
         &self.untold
     }
 
+    /// That the machine was put back (see [`StepReport::put_back`]), as well.
+    #[must_use]
+    pub fn untold_put_back(&self) -> Option<Lsn> {
+        self.untold_put_back
+    }
+
     /// Archives everything that is durable according to `state`, which tells of its directory at this
     /// moment. Afterwards it is settled, and the engine knows (LA2).
     ///
@@ -128,7 +139,7 @@ impl Archiver {
             commits: 0,
             last_commit: None,
             gaps: std::mem::take(&mut self.untold),
-            put_back: None,
+            put_back: self.untold_put_back.take(),
         };
         let outcome = self.step_line(&mut line, state, &mut report, control);
         report.archived = line.holdings.position;
@@ -139,6 +150,7 @@ impl Archiver {
             }
             Err(error) => {
                 self.untold = report.gaps;
+                self.untold_put_back = report.put_back;
                 Err(error)
             }
         }
@@ -201,72 +213,6 @@ impl Archiver {
             }),
             false => Ok(()),
         }
-    }
-
-    /// Begins with a later generation where the log is not what was archived of it (LA9): from the first segment of
-    /// that incarnation on, since nobody knows where it began to be another.
-    fn notice_put_back(
-        &self,
-        line: &mut Line,
-        segments: &[LogSegment],
-        report: &mut StepReport,
-    ) -> Result<()> {
-        let holdings = &mut line.holdings;
-        let Some(newest) = holdings.newest() else {
-            return Ok(());
-        };
-        let last = segments.last().filter(|_| holdings.is_unnamed(newest));
-        if let Some(epoch) = last.map(|last| last.header.epoch)
-            && holdings.generation_of(epoch).is_some()
-            && first_of(segments, epoch) == Some(holdings.position)
-        {
-            // This was interrupted when the gap was noted, and nothing after it yet.
-            holdings.begin(newest, epoch, holdings.position);
-        }
-        let Some(overlap) = Overlap::find(holdings, segments) else {
-            return Ok(());
-        };
-        let disk = &*self.host.disk;
-        let is_same = overlap.is_same(&self.repository, disk, holdings, &mut line.tail);
-        let is_same = is_same.map_err(|error| match error {
-            OverlapError::Log(error) => self.log_error()(error),
-            OverlapError::Archive(error) => error,
-        })?;
-        let epoch = holdings.newest_epoch();
-        let first = epoch.and_then(|epoch| first_of(segments, epoch));
-        let (false, Some(epoch), Some(first)) = (is_same, epoch, first) else {
-            return Ok(());
-        };
-        let generation = Generation(newest.0.saturating_add(1));
-        let cursor = ArchiveCursor::read(&self.host, &self.dir, self.repository.id());
-        let known = cursor.map_or(Lsn::ZERO, |cursor| cursor.archived);
-        // What is before the first piece of that incarnation is of an older one, which nobody gave up.
-        let of_it = holdings.names().filter(|name| name.generation == newest);
-        let begun = of_it.map(|name| name.first).min().unwrap_or(known);
-        let lost = LogGap {
-            first: known.max(begun),
-            end: first,
-            generation,
-        };
-        // So that no backup goes on from one of what does not count (LA5).
-        let given_up = LogGap {
-            first,
-            end: holdings.position,
-            generation: newest,
-        };
-        let gaps = [lost, given_up];
-        for gap in gaps.iter().filter(|gap| gap.first < gap.end) {
-            let object = gap_name(line.id, gap).object();
-            self.repository.store().put(&object, &[], Put::Replace)?;
-        }
-        self.repository.store().settle()?;
-        if lost.first < lost.end {
-            report.gaps.push(lost);
-        }
-        report.put_back = Some(first);
-        line.tail = None;
-        line.holdings.begin(generation, epoch, first);
-        Ok(())
     }
 
     /// The line of `state`: the one at hand, or it is begun with (LA8).
@@ -438,7 +384,8 @@ impl Archiver {
         };
         let facts = store_piece(&self.repository, &draft, &self.leisure)?;
         line.holdings.add(&facts);
-        line.tail = Some(Tail::of(&records.bytes, facts.end));
+        let last = facts.last_commit.map(|last| last.lsn);
+        line.tail = Some(Tail::of(&records.bytes, facts.end, last));
         if let Some(report) = report {
             report.pieces += 1;
             report.bytes += facts.bytes();

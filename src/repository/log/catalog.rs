@@ -118,6 +118,7 @@ impl LogCatalog {
                 Err(error) => {
                     let what = error.of_object()?.to_string();
                     catalog.damaged.push((name.object(), what));
+                    line.unreadable.push(name);
                 }
             }
         }
@@ -157,6 +158,8 @@ impl LogCatalog {
 struct LineParts {
     pieces: Vec<PieceFacts>,
     gaps: Vec<LogGap>,
+    /// Pieces of which only the names are known.
+    unreadable: Vec<LogName>,
 }
 
 impl LineParts {
@@ -192,13 +195,32 @@ impl LineParts {
         })
     }
 
-    /// Where the first later generation begins: from there on `generation` does not count (LA6).
+    /// Where the first later generation begins, or it was given up (LA9): from there on `generation` does not
+    /// count (LA6). Of a piece that cannot be read its name says it.
     fn superseded_from(&self, generation: Generation) -> Lsn {
         let pieces = self.pieces.iter();
         let pieces = pieces.map(|one| (one.generation, one.segment_start));
+        let names = self.unreadable.iter();
+        let names = names.map(|name| (name.generation, name.first));
         let gaps = self.gaps.iter().map(|gap| (gap.generation, gap.first));
-        let later = pieces.chain(gaps).filter(|(one, _)| *one > generation);
-        later.map(|(_, start)| start).min().unwrap_or(Lsn::MAX)
+        let later = pieces.chain(names).chain(gaps);
+        let later = later.filter(|(one, _)| *one > generation);
+        let given_up = self.gaps.iter().filter(|gap| self.is_given_up(gap));
+        let given_up = given_up.filter(|gap| gap.generation == generation);
+        let later = later.map(|(_, start)| start);
+        let all = later.chain(given_up.map(|gap| gap.first));
+        all.min().unwrap_or(Lsn::MAX)
+    }
+
+    /// Whether what `gap` names was there, and does not count any more: what is missing before a generation has
+    /// no piece of that.
+    fn is_given_up(&self, gap: &LogGap) -> bool {
+        let pieces = self.pieces.iter();
+        let pieces = pieces.map(|one| (one.generation, one.first, one.end));
+        let names = self.unreadable.iter();
+        let names = names.map(|name| (name.generation, name.first, name.end));
+        let mut all = pieces.chain(names);
+        all.any(|(one, first, end)| one == gap.generation && first < gap.end && gap.first < end)
     }
 }
 
@@ -244,7 +266,7 @@ impl PieceUse {
     }
 }
 
-fn commits_between(
+pub(super) fn commits_between(
     repository: &Repository,
     facts: &PieceFacts,
     from: Lsn,

@@ -73,6 +73,9 @@ pub(in crate::repository) fn copy_logs(
     })
 }
 
+#[cfg(test)]
+pub(in crate::repository::log) mod tests;
+
 struct LineCopy<'a> {
     from: &'a Repository,
     to: &'a Repository,

@@ -81,6 +81,36 @@ impl Holdings {
         self.epochs.get(&self.newest?).copied()
     }
 
+    /// That of the newest generation of which a piece tells it.
+    pub(super) fn last_named(&self) -> Option<Epoch> {
+        self.epochs.last_key_value().map(|(_, epoch)| *epoch)
+    }
+
+    /// Whether no other generation is of the incarnation that `generation` is of: it was not put back before.
+    pub(super) fn is_only_of_its_epoch(&self, generation: Generation) -> bool {
+        let own = self.epochs.get(&generation);
+        let of_it = self.epochs.values().filter(|epoch| Some(*epoch) == own);
+        of_it.count() <= 1
+    }
+
+    /// Where the first piece of `generation` begins, and that of any generation of its incarnation.
+    pub(super) fn begun(&self, generation: Generation) -> (Option<Lsn>, Option<Lsn>) {
+        let own = self.epochs.get(&generation);
+        let of_it = self.names().filter(|name| name.generation == generation);
+        let of_epoch = self.names();
+        let of_epoch = of_epoch.filter(|name| self.epochs.get(&name.generation) == own);
+        (
+            of_it.map(|name| name.first).min(),
+            of_epoch.map(|name| name.first).min(),
+        )
+    }
+
+    /// Where the last piece of `generation` ends.
+    pub(super) fn end_of(&self, generation: Generation) -> Option<Lsn> {
+        let of_it = self.names().filter(|name| name.generation == generation);
+        of_it.map(|name| name.end).max()
+    }
+
     /// From here on there is `generation`, of `epoch`, from `start` on.
     pub(super) fn begin(&mut self, generation: Generation, epoch: Epoch, start: Lsn) {
         self.epochs.insert(generation, epoch);

@@ -28,7 +28,9 @@
 //!   go on with it.
 //! * LA8 One archiver writes a line at a time. It needs no writer's lock, and nobody waits for it.
 //! * LA9 Nothing is appended to what it does not go on from: where an incarnation has other records than it was
-//!   archived with, it is archived anew, as a later generation.
+//!   archived with, it is archived anew, as a later generation. That both are one past is shown by a commit, with
+//!   its wall clock: one in what both have, or the last archived one, of which the directory knows (W9). From a
+//!   gap before such a generation on, or where it was noted to be given up, the older one does not count.
 //!
 //! Not here: asking the engine, waiting, signals (`cli`); what the engine keeps (`engine::wal`).
 
@@ -49,6 +51,8 @@ mod past;
 #[cfg(test)]
 mod past_test;
 mod piece;
+#[cfg(test)]
+mod put_back_test;
 mod retention;
 
 pub use archiver::{Archiver, StepReport};

@@ -226,7 +226,7 @@ fn happen(site: &mut Site, random: &SeededRandom) {
         }
         10..14 => {
             if let Some(outcome) = site.step() {
-                outcome.unwrap();
+                assert_eq!(outcome.unwrap().put_back, None);
             }
         }
         14 => {

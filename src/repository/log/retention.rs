@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use crate::id::HistoryId;
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, Timestamp};
 use crate::repository::catalog::Repository;
 use crate::repository::error::Result;
 use crate::repository::hex;
+use crate::repository::log::catalog::{LogCatalog, PieceUse, commits_between};
 use crate::repository::log::name::{FOLDER, LineId, LogName};
-use crate::repository::log::piece::read_facts;
+use crate::repository::log::piece::{CommitStamp, read_facts};
 use crate::repository::manifest::{BackupFacts, DatabaseFacts};
 
 /// What a prune may remove of logs.
@@ -130,17 +131,57 @@ fn commit_of(facts: &DatabaseFacts) -> Option<(LineId, Lsn)> {
 
 /// Whether something of the log of a database in `backup` is missing after the commit that it shows (LA5).
 ///
-/// Errors: `Io` of the listing.
+/// Errors: `Io` of the listing; those of [`LogCatalog::read`], where there are gaps.
 pub(in crate::repository) fn has_gap_after(
     repository: &Repository,
     backup: &BackupFacts,
 ) -> Result<bool> {
-    let shown: Vec<(LineId, Lsn)> = backup.databases.iter().filter_map(commit_of).collect();
+    for database in &backup.databases {
+        let Some((line, lsn)) = commit_of(database) else {
+            continue;
+        };
+        let stamp = database.timestamp.zip(database.wall_ns);
+        let stamp = stamp.map(|(timestamp, wall_ns)| CommitStamp {
+            timestamp: Timestamp(timestamp),
+            wall_ns,
+            lsn,
+        });
+        if is_cut_after(repository, line, lsn, stamp)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a gap of `line` is after the commit at `lsn`, which is `stamp` where that is known. One of an older
+/// generation than that by which the commit counts is none: what it tells of was given up (LA6, LA9).
+pub(super) fn is_cut_after(
+    repository: &Repository,
+    line: LineId,
+    lsn: Lsn,
+    stamp: Option<CommitStamp>,
+) -> Result<bool> {
     let names = repository.store().list(FOLDER)?;
     let gaps = names.iter().filter_map(|name| LogName::parse(name));
-    let mut gaps = gaps.filter(|name| name.is_gap);
-    Ok(gaps.any(|gap| {
-        let is_after = |(line, lsn): &(LineId, Lsn)| *line == gap.line && *lsn < gap.end;
-        shown.iter().any(is_after)
-    }))
+    let gaps = gaps.filter(|gap| gap.is_gap && gap.line == line && lsn < gap.end);
+    let Some(newest) = gaps.map(|gap| gap.generation).max() else {
+        return Ok(false);
+    };
+    let Some(stamp) = stamp else {
+        return Ok(true);
+    };
+    let catalog = LogCatalog::read(repository)?;
+    let runs = catalog.line(line).map(|line| &line.runs).into_iter();
+    let pieces = runs.flatten().flat_map(|run| &run.pieces);
+    let is_there = |piece: &&PieceUse| {
+        piece.facts.generation > newest && piece.from < lsn && lsn <= piece.until
+    };
+    for piece in pieces.filter(is_there) {
+        match commits_between(repository, &piece.facts, piece.from, piece.until) {
+            Ok(commits) if commits.contains(&stamp) => return Ok(false),
+            Ok(_) => {}
+            Err(error) => drop(error.of_object()?),
+        }
+    }
+    Ok(true)
 }

@@ -22,7 +22,7 @@ use crate::repository::backup_id::BackupId;
 use crate::repository::error::{RepositoryError, Result};
 use crate::repository::hex;
 use crate::repository::log::{
-    CommitStamp, CoveredRun, Generation, LineId, LogLine, PieceFacts, PieceUse,
+    CommitStamp, CoveredRun, Generation, LineId, LogGap, LogLine, PieceFacts, PieceUse,
 };
 use crate::repository::manifest::BackupFacts;
 
@@ -387,18 +387,24 @@ fn run_behind<'a>(line: &'a LogLine, at: Lsn, reach: &Reach) -> Option<&'a Cover
 }
 
 fn is_doubtful(line: &LogLine, at: Lsn, run: &CoveredRun) -> bool {
-    let generation = |piece: &PieceUse| piece.facts.generation;
-    let own = run.pieces.first().map(generation);
+    let incarnation = |piece: &PieceUse| (piece.facts.generation, piece.facts.epoch);
+    let own = run.pieces.first().map(incarnation);
     let pieces = line.runs.iter().flat_map(|run| &run.pieces);
     let before = pieces
         .filter(|piece| piece.from <= at)
-        .map(generation)
-        .max();
-    let is_between = |first: Lsn| at <= first && first < run.first;
+        .map(incarnation)
+        .max_by_key(|(generation, _)| *generation);
+    let (Some((own, epoch)), Some((before, epoch_before))) = (own, before) else {
+        return false;
+    };
+    // One incarnation in two generations was put back: then what is before the end of the gap is in doubt too.
+    let is_put_back = epoch == epoch_before;
+    let is_between = |gap: &LogGap| {
+        let is_after = at <= gap.first || (is_put_back && at < gap.end);
+        is_after && gap.first < run.first
+    };
     let mut gaps = line.gaps.iter();
-    before.is_some()
-        && before != own
-        && gaps.any(|gap| Some(gap.generation) == own && is_between(gap.first))
+    before != own && gaps.any(|gap| gap.generation == own && is_between(gap))
 }
 
 impl Reach {
