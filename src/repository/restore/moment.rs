@@ -26,6 +26,9 @@ use crate::repository::log::{
 };
 use crate::repository::manifest::BackupFacts;
 
+#[cfg(test)]
+mod tests;
+
 /// Histories that one line goes through at most: a chain of them that has no end is a lie.
 const FORKS_MAX: usize = 1000;
 /// Ranges that a refusal names at most.
