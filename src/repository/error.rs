@@ -342,9 +342,13 @@ pub enum RepositoryError {
 
 fn ranges(covered: &[CoveredRange]) -> String {
     let shown: Vec<String> = covered.iter().map(ToString::to_string).collect();
-    match shown.is_empty() {
-        true => "nothing is covered there: it needs a backup at or before the moment".to_owned(),
-        false => format!("covered is {}", shown.join("; ")),
+    let newest = covered.iter().map(|range| range.last.timestamp).max();
+    match newest {
+        None => "nothing is covered there: it needs a backup at or before the moment".to_owned(),
+        Some(newest) => format!(
+            "covered is {}; the newest commit of it is had by --to-timestamp {newest}",
+            shown.join("; ")
+        ),
     }
 }
 

@@ -73,7 +73,16 @@ fn every_time_that_is_covered_can_be_restored() {
     }
     for time in ["2001-01-01 12:00", diary.moments[4].0.as_str()] {
         let words = ["restore", "repo", "none", "--to-time", time];
-        scene.fails(1, &words, &["is not covered", "covered is", "timestamps"]);
+        scene.fails(
+            1,
+            &words,
+            &[
+                "is not covered",
+                "covered is",
+                "timestamps",
+                "by --to-timestamp ",
+            ],
+        );
         scene.fails(
             1,
             &[&words[..], &["--dry-run"]].concat(),

@@ -139,7 +139,7 @@ pub struct DatabaseFacts {
     pub epoch: Option<String>,
     /// Of a native database: the wall clock of that commit, nanoseconds since 1970, where it tells the commit
     /// from any other. A machine that was put back with its memory goes on as the same incarnation.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wall_ns: Option<u64>,
     /// Digest of the file.
     pub digest: Digest,
