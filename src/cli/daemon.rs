@@ -33,6 +33,7 @@ use crate::mount::registry::HeldRecord;
 use crate::mount::session::Unmounter;
 use crate::mount::{Lazy, MountPoint, MountRecord, MountedSession, Registry};
 use crate::os::process::RunningProcess;
+use crate::os::readiness::StopSignal;
 use crate::os::{Host, process};
 use crate::source::{self, Kind, LeaseView, LeftOut, PinAs, PinnedSource, ReadMeter, SourceFacts};
 
@@ -281,7 +282,7 @@ struct StartedView {
     /// Whether its command has ended.
     finished: Arc<AtomicBool>,
     /// Makes the thread of the lease release the pin.
-    give_up: Arc<AtomicBool>,
+    give_up: Arc<StopSignal>,
     view: ViewWatch,
     record: Arc<Mutex<Option<HeldRecord>>>,
 }
@@ -314,7 +315,7 @@ impl StartedView {
     /// mount stays while anybody of it lives: an empty directory would be copied without one (M5).
     fn orphan(self, command: Option<RunningProcess>) {
         tracing::error!("the run that the view is for was killed: the pin is released");
-        self.give_up.store(true, Ordering::SeqCst);
+        self.give_up.raise();
         let clock = Host::system().clock;
         starter::outlive(command, self.mount.as_os_str(), &*clock, || {
             self.unmounter.unmount(Lazy::No).is_ok()

@@ -1,7 +1,7 @@
 //! The thread that listens to whoever keeps a pin, for as long as the pin is needed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::cli::exit::Failure;
 use crate::cli::members::Members;
+use crate::os::readiness::StopSignal;
 use crate::pin::EndReason;
 use crate::source::{LeaseView, ReadMeter, SourceError, SourceLease};
 
@@ -21,24 +22,26 @@ pub(crate) struct LeaseWatch {
     /// How often the pin was given back by an engine that started.
     pub(crate) reconnects: Arc<AtomicU64>,
     /// Makes the thread give the pin up.
-    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<StopSignal>,
     thread: JoinHandle<Result<(), SourceError>>,
 }
 
 impl LeaseWatch {
-    /// Looks at the lease every `pause`, which is also how long giving it up may take.
+    /// Looks at the lease every `pause`, and gives it up as soon as it is told to.
     pub(crate) fn start(
         mut lease: Box<dyn SourceLease>,
         reads: Arc<dyn ReadMeter>,
         pause: Duration,
     ) -> Result<Self, Failure> {
-        let seen = Arc::new(Mutex::new(lease.watch(Duration::ZERO)));
-        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Mutex::new(lease.watch(Duration::ZERO, None)));
+        let stop = StopSignal::new().context("cannot make a signal for the pin's thread")?;
+        let stop = Arc::new(stop);
         let reconnects = Arc::new(AtomicU64::new(0));
         let (sees, stops, counts) = (seen.clone(), stop.clone(), reconnects.clone());
         let body = move || {
-            while !stops.load(Ordering::SeqCst) {
-                let view = lease.watch(pause);
+            // A signal that cannot be asked is as one that was raised: the pin is not kept for ever.
+            while !stops.is_raised().unwrap_or(true) {
+                let view = lease.watch(pause, Some(&stops));
                 counts.store(lease.reconnects(), Ordering::Relaxed);
                 let before = std::mem::replace(&mut *sees.lock(), view);
                 if before != view {
@@ -63,7 +66,7 @@ impl LeaseWatch {
 
     /// Gives the pin up.
     pub(crate) fn release(self) -> Result<(), Failure> {
-        self.stop.store(true, Ordering::SeqCst);
+        self.stop.raise();
         let released = self
             .thread
             .join()

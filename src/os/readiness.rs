@@ -62,8 +62,13 @@ impl StopSignal {
 
     /// Whether it was raised. Errors: the system's, for want of memory.
     pub fn is_raised(&self) -> io::Result<bool> {
-        let now = Deadline::after(Duration::ZERO);
-        Ok(wait(self.watched.as_fd(), Interest::Read, None, now)? == Wake::Ready)
+        self.wait(Deadline::after(Duration::ZERO))
+    }
+
+    /// Waits until it is raised, or `deadline` passes; whether it was raised. Errors: the system's, for
+    /// want of memory.
+    pub fn wait(&self, deadline: Deadline) -> io::Result<bool> {
+        Ok(wait(self.watched.as_fd(), Interest::Read, None, deadline)? == Wake::Ready)
     }
 
     /// The end that is watched: a socket whose peer is this very process.

@@ -14,7 +14,7 @@ use super::messages::{
 use super::service::{PinFiles, StatusReport};
 use super::wire::{self, Name};
 use crate::id::PinId;
-use crate::os::readiness::Deadline;
+use crate::os::readiness::{Deadline, StopSignal};
 use crate::os::unix_socket::connect_within;
 
 /// The most pins that a status report is believed to have.
@@ -277,15 +277,26 @@ impl ClientLease {
     ///
     /// Errors: `Protocol`, `Io`.
     pub fn wait_end(&mut self, timeout: Duration) -> Result<LeaseState, PinError> {
+        self.wait_end_or(timeout, None)
+    }
+
+    /// As [`Self::wait_end`]; whoever raises `stop` ends the wait as the timeout does.
+    ///
+    /// Errors: `Protocol`, `Io`.
+    pub fn wait_end_or(
+        &mut self,
+        timeout: Duration,
+        stop: Option<&StopSignal>,
+    ) -> Result<LeaseState, PinError> {
         let doing = "watching the pin";
         let patience = Patience {
             deadline: Deadline::after(timeout),
-            stop: None,
+            stop,
         };
         while self.state == LeaseState::Held {
             self.state = match self.line.socket.receive(patience) {
                 Ok(frame) => self.state_after(frame, doing)?,
-                Err(FrameFault::TimedOut) => break,
+                Err(FrameFault::TimedOut | FrameFault::Stopped) => break,
                 Err(FrameFault::Closed | FrameFault::Truncated) => LeaseState::EngineGone,
                 Err(fault) => return Err(frame_error(doing, fault)),
             };

@@ -40,8 +40,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::PinId;
 use crate::lsn::{Lsn, Timestamp};
-use crate::os::Host;
 use crate::os::path::{FileType, canonical, metadata};
+use crate::os::readiness::{Deadline, StopSignal};
+use crate::os::{Clock, Host};
 use crate::view::ReadCounts;
 use crate::view::tree::Tree;
 
@@ -89,14 +90,27 @@ pub enum LeaseView {
 
 /// What keeps a pin. Dropping it gives the pin up.
 pub trait SourceLease: Send + fmt::Debug {
-    /// Waits until something happens to the pin, or `timeout` is over.
-    fn watch(&mut self, timeout: Duration) -> LeaseView;
+    /// Waits until something happens to the pin, or `timeout` is over, or `stop` is raised.
+    fn watch(&mut self, timeout: Duration, stop: Option<&StopSignal>) -> LeaseView;
     /// How often the pin was given back by an engine that started.
     fn reconnects(&self) -> u64;
     /// Gives the pin up and waits until that is done.
     ///
     /// Errors: `Pin`; the pin is given up all the same.
     fn release(self: Box<Self>) -> Result<(), SourceError>;
+}
+
+/// Waits for `duration`, or until `stop` is raised; whether it was.
+fn rest(clock: &dyn Clock, duration: Duration, stop: Option<&StopSignal>) -> bool {
+    let waited = stop.map(|stop| stop.wait(Deadline::after(duration)));
+    match waited {
+        Some(Ok(is_raised)) => is_raised,
+        // Whoever cannot be woken asks again as often as without a signal.
+        Some(Err(_)) | None => {
+            clock.sleep(duration);
+            false
+        }
+    }
 }
 
 /// One pinned source.

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::database::{SOCKET_FILE, clean_up_pin};
 use crate::os::Host;
+use crate::os::readiness::StopSignal;
 use crate::pin::{
     ClientLease, LeaseState, Name, PinClient, PinError, PinFacts, ReclaimRequest, RefusalKind,
     WirePath,
 };
-use crate::source::{LeaseView, SourceError, SourceLease};
+use crate::source::{LeaseView, SourceError, SourceLease, rest};
 use crate::view::PinnedFile;
 
 /// How long the first pause between two tries at the socket is.
@@ -123,13 +124,13 @@ impl NativeLease {
 }
 
 impl SourceLease for NativeLease {
-    fn watch(&mut self, timeout: Duration) -> LeaseView {
+    fn watch(&mut self, timeout: Duration, stop: Option<&StopSignal>) -> LeaseView {
         match &mut self.line {
             Line::Lost(view) => {
-                self.host.clock.sleep(timeout);
+                rest(&*self.host.clock, timeout, stop);
                 *view
             }
-            Line::Open(lease) => match lease.wait_end(timeout) {
+            Line::Open(lease) => match lease.wait_end_or(timeout, stop) {
                 Ok(LeaseState::Held) => LeaseView::Held,
                 Ok(LeaseState::Ended(reason)) => {
                     let view = LeaseView::Ended(reason);
@@ -141,10 +142,10 @@ impl SourceLease for NativeLease {
                     LeaseView::EngineGone
                 }
             },
-            Line::Gone => {
-                self.host.clock.sleep(self.pause.min(timeout));
-                self.reconnect()
-            }
+            Line::Gone => match rest(&*self.host.clock, self.pause.min(timeout), stop) {
+                true => self.alone,
+                false => self.reconnect(),
+            },
         }
     }
 

@@ -119,7 +119,7 @@ impl Taken {
     pub fn state(&mut self) -> String {
         match self {
             Self::Library(pinned) => {
-                pinned.lease.watch(Duration::ZERO);
+                pinned.lease.watch(Duration::ZERO, None);
                 pinned.reads.members().remove(0).state
             }
             Self::Mount { .. } => String::new(),

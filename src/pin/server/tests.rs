@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use super::*;
+use crate::os::readiness::StopSignal;
 use crate::pin::fake_service::{FakeService, Fate, HANG, PinMood, RawClient, nth_pin, request};
 use crate::pin::messages::{ClientMessage, EndReason, ServerMessage};
 use crate::pin::{ClientPin, LeaseState, PinClient};
@@ -146,6 +147,13 @@ fn client_is_told_when_the_engine_ends_its_pin() {
         pin.lease.wait_end(Duration::ZERO).unwrap(),
         LeaseState::Held
     );
+    // A wait that is called off says what was known before it.
+    let stop = StopSignal::new().unwrap();
+    stop.raise();
+    let called_off = pin
+        .lease
+        .wait_end_or(Duration::from_secs(3600), Some(&stop));
+    assert_eq!(called_off.unwrap(), LeaseState::Held);
     service.end(nth_pin(1), EndReason::Expired);
     let ended = LeaseState::Ended(EndReason::Expired);
     assert_eq!(pin.lease.wait_end(HANG).unwrap(), ended);

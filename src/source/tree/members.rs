@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::os::Host;
+use crate::os::readiness::StopSignal;
 use crate::source::sqlite::SqliteView;
-use crate::source::{LeaseView, MemberStatus, ReadMeter, SourceError, SourceLease, native};
+use crate::source::{LeaseView, MemberStatus, ReadMeter, SourceError, SourceLease, native, rest};
 use crate::view::ReadCounts;
 use crate::view::tree::ReadError;
 
@@ -157,7 +158,10 @@ impl SetLease {
             true => LeaseView::Lost,
             false => LeaseView::Held,
         };
-        let native = self.native.iter_mut().map(|one| one.watch(Duration::ZERO));
+        let native = self
+            .native
+            .iter_mut()
+            .map(|one| one.watch(Duration::ZERO, None));
         native.chain([sqlite]).max_by_key(rank).unwrap_or(sqlite)
     }
 }
@@ -175,7 +179,7 @@ fn rank(view: &LeaseView) -> u8 {
 }
 
 impl SourceLease for SetLease {
-    fn watch(&mut self, timeout: Duration) -> LeaseView {
+    fn watch(&mut self, timeout: Duration, stop: Option<&StopSignal>) -> LeaseView {
         let begun = self.host.clock.monotonic();
         loop {
             let view = self.look_after();
@@ -185,7 +189,9 @@ impl SourceLease for SetLease {
                 self.last = view;
                 return view;
             }
-            self.host.clock.sleep(left.min(TENDED_EVERY));
+            if rest(&*self.host.clock, left.min(TENDED_EVERY), stop) {
+                return view;
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::database::{Database, EngineOptions, PinServing};
 use crate::os::Host;
+use crate::os::readiness::StopSignal;
 use crate::source::fixture::{Sql, StopAtEnd, has_python};
 use crate::source::{
     self, Instant, LeaseView, PinAs, PinnedSource, SourceError, TreeOptions, Unpinned,
@@ -204,7 +205,7 @@ fn a_hundred_databases_are_pinned_close_together() {
     let clock = Host::system().clock;
     let begun = clock.monotonic();
     for _ in 0..10 {
-        assert_eq!(source.lease.watch(Duration::ZERO), LeaseView::Held);
+        assert_eq!(source.lease.watch(Duration::ZERO, None), LeaseView::Held);
     }
     let round = (clock.monotonic() - begun) / 10;
     println!("skew {:?}, {round:?} to look after some", source.facts.skew);
@@ -238,10 +239,20 @@ fn end_of_one_of_many_is_seen() {
     let mut application = Sql::start_script(OPEN_MANY, &[dir.path(), Path::new("130")]);
     assert_eq!(application.line(), "ready");
     let mut source = pin(dir.path());
-    assert_eq!(source.lease.watch(Duration::ZERO), LeaseView::Held);
+    assert_eq!(source.lease.watch(Duration::ZERO, None), LeaseView::Held);
+    // Whoever unmounts does not wait for the next round.
+    let stop = StopSignal::new().unwrap();
+    stop.raise();
+    let clock = Host::system().clock;
+    let begun = clock.monotonic();
+    let view = source.lease.watch(Duration::from_secs(60), Some(&stop));
+    assert_eq!(view, LeaseView::Held);
+    assert!(clock.monotonic() - begun < Duration::from_secs(30));
     // Among the last that are looked after.
     fs::remove_file(dir.path().join("09/129.db-wal")).unwrap();
-    let views: Vec<_> = (0..8).map(|_| source.lease.watch(Duration::ZERO)).collect();
+    let views: Vec<_> = (0..8)
+        .map(|_| source.lease.watch(Duration::ZERO, None))
+        .collect();
     let seen = views.iter().position(|view| *view == LeaseView::Lost);
     assert!(seen.is_some_and(|seen| seen < 4), "{views:?}");
     assert!(views[4..].iter().all(|view| *view == LeaseView::Lost));
