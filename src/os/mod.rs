@@ -23,6 +23,7 @@ pub mod file_system;
 pub mod file_times;
 pub mod file_user;
 pub mod folder;
+pub mod large_pages;
 pub mod lock_table;
 pub mod machine;
 pub mod media;

@@ -5,7 +5,7 @@ use fuser::{InitFlags, KernelConfig};
 /// Requests that the kernel may have under way on its own account, read-ahead above all.
 const BACKGROUND_REQUESTS_MAX: u16 = 64;
 /// Largest request; the kernel derives the size of reads from the size of writes.
-const REQUEST_BYTES_MAX: u32 = 1 << 20;
+pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
 /// How many file systems may stand on each other: ours on one that stands on the disk. An overlay on top
 /// of ours is then still possible, and what lies on an overlay is read through the daemon.
 const STACK_DEPTH: u32 = 1;

@@ -1,6 +1,6 @@
 //! A tree as FUSE sees it: every request of the kernel is answered here.
 //!
-//! Runs in the mount daemon, on its 2 to 4 session threads. The one place that implements
+//! Runs in the mount daemon, on its session threads. The one place that implements
 //! `fuser::Filesystem`; what is answered is decided by small functions beside it, which know no reply.
 //!
 //! Invariants M1 to M4, M8 and M9 of [`super`] are kept here. No lock is held while content is read.
@@ -15,6 +15,7 @@ mod live;
 mod open_file;
 mod opening;
 mod read;
+mod reply_buffer;
 mod seek;
 mod xattr;
 
@@ -40,6 +41,7 @@ pub(super) use self::ended::{EndedNodes, spawn_invalidator};
 pub(super) use self::live::LateNotifier;
 use self::live::{ASKED_TTL, NAMED_TTL, live};
 use self::open_file::OpenFiles;
+use self::reply_buffer::ReplyBuffers;
 pub use self::xattr::StatusSource;
 use self::xattr::XattrAnswer;
 use super::MountOptions;
@@ -64,6 +66,7 @@ pub(super) struct TreeFilesystem {
     status: StatusSource,
     listings: OpenListings,
     files: OpenFiles<BackingId>,
+    buffers: ReplyBuffers,
     ended: EndedNodes,
     notifier: LateNotifier,
 }
@@ -84,6 +87,7 @@ impl TreeFilesystem {
             status,
             listings: OpenListings::default(),
             files: OpenFiles::new(),
+            buffers: ReplyBuffers::default(),
             ended,
             notifier,
         }

@@ -1,17 +1,11 @@
 //! Reading: the whole range up to the end of the file, or a refusal (M2, M4).
 
-use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
 
 use super::super::errno::Refusal;
 use super::TreeFilesystem;
 use crate::os::{File, read_up_to};
 use crate::view::tree::{Content, Node, NodeId, ReadError};
-
-thread_local! {
-    /// The bytes of the reply under way on this thread; as large as the largest request so far.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Reads `[offset, offset + size)` of a node that is open as `handle`, as far as it has it, and hands
 /// `answer` the bytes, or the reason why there are none. The bytes are complete before anybody sees them.
@@ -31,7 +25,10 @@ pub(super) fn with_bytes<R>(
         Content::Link(_) | Content::Special(_) => return answer(Err(Refusal::NotFile)),
         Content::Live(_) => {
             return match filesystem.files.get(handle) {
-                Some(open) => with_live_bytes(node, open.file.as_ref(), offset, size, answer),
+                Some(open) => {
+                    let mut buffer = filesystem.buffers.take(usize::try_from(size).unwrap_or(0));
+                    with_live_bytes(node, open.file.as_ref(), offset, &mut buffer, size, answer)
+                }
                 None => answer(Err(Refusal::BadHandle)),
             };
         }
@@ -42,47 +39,39 @@ pub(super) fn with_bytes<R>(
     }
     let rest = node.size().saturating_sub(offset);
     let wanted = usize::try_from(rest.min(u64::from(size))).unwrap_or(0);
-    BUFFER.with_borrow_mut(|buffer| {
-        if buffer.len() < wanted {
-            buffer.resize(wanted, 0);
-        }
-        let Some(out) = buffer.get_mut(..wanted) else {
-            return answer(Err(Refusal::BrokenReader));
-        };
-        match read_whole(filesystem, node, offset, out) {
-            Outcome::Whole => answer(Ok(out)),
-            Outcome::Failed(error) => answer(Err(Refusal::Read(&error))),
-            Outcome::Broken => answer(Err(Refusal::BrokenReader)),
-        }
-    })
+    let mut buffer = filesystem.buffers.take(wanted);
+    let Some(out) = buffer.get_mut(..wanted) else {
+        return answer(Err(Refusal::BrokenReader));
+    };
+    match read_whole(filesystem, node, offset, out) {
+        Outcome::Whole => answer(Ok(out)),
+        Outcome::Failed(error) => answer(Err(Refusal::Read(&error))),
+        Outcome::Broken => answer(Err(Refusal::BrokenReader)),
+    }
 }
 
-/// Reads an open live file up to where it ends at this moment.
+/// Reads `size` bytes of an open live file into `buffer`, up to where it ends at this moment.
 fn with_live_bytes<R>(
     node: &Node,
     file: &dyn File,
     offset: u64,
+    buffer: &mut [u8],
     size: u32,
     answer: impl FnOnce(Result<&[u8], Refusal<'_>>) -> R,
 ) -> R {
     let wanted = usize::try_from(size).unwrap_or(0);
-    BUFFER.with_borrow_mut(|buffer| {
-        if buffer.len() < wanted {
-            buffer.resize(wanted, 0);
+    let Some(out) = buffer.get_mut(..wanted) else {
+        return answer(Err(Refusal::BrokenReader));
+    };
+    let read = panic::catch_unwind(AssertUnwindSafe(|| read_up_to(file, out, offset)));
+    match read {
+        Ok(Ok(count)) => answer(out.get(..count).ok_or(Refusal::BrokenReader)),
+        Ok(Err(error)) => {
+            tracing::warn!(node = node.id.0, offset, wanted, %error, "a live file cannot be read");
+            answer(Err(Refusal::LiveRead))
         }
-        let Some(out) = buffer.get_mut(..wanted) else {
-            return answer(Err(Refusal::BrokenReader));
-        };
-        let read = panic::catch_unwind(AssertUnwindSafe(|| read_up_to(file, out, offset)));
-        match read {
-            Ok(Ok(count)) => answer(out.get(..count).ok_or(Refusal::BrokenReader)),
-            Ok(Err(error)) => {
-                tracing::warn!(node = node.id.0, offset, wanted, %error, "a live file cannot be read");
-                answer(Err(Refusal::LiveRead))
-            }
-            Err(_) => answer(Err(Refusal::BrokenReader)),
-        }
-    })
+        Err(_) => answer(Err(Refusal::BrokenReader)),
+    }
 }
 
 enum Outcome {
