@@ -4,16 +4,17 @@ use std::cell::{Cell, RefCell};
 
 use stillfs::page::{PageFault, PageNo};
 use stillfs::shadow::index::Entry;
-use stillfs::view::merged_read::{MergeSource, read_merged};
+use stillfs::view::merged_read::{Image, MergeSource, read_merged};
 use stillfs::view::tree::{EndSeen, ReadError};
 
 const PAGE_BYTES: usize = 4;
 
-/// Live pages are full of 1, slots of 2.
+/// Live pages are full of 1, slots of 2 and their number.
 #[derive(Default)]
 struct Source {
     steps: RefCell<Vec<&'static str>>,
     entries: Vec<Entry>,
+    rows: RefCell<Vec<Vec<u32>>>,
     bad_checks: Cell<u32>,
     has_ended: bool,
     live_bytes: usize,
@@ -59,10 +60,17 @@ impl MergeSource for Source {
         Ok(())
     }
 
-    fn read_slot(&self, _page: PageNo, _slot: u32, out: &mut [u8]) -> Result<(), ReadError> {
+    fn read_slot(&self, _page: PageNo, slot: u32, out: &mut [u8]) -> Result<(), ReadError> {
         self.note("slot");
-        out.fill(2);
+        out.fill(2 + u8::try_from(slot).expect("a low number"));
         Ok(())
+    }
+
+    fn read_slots(&self, row: &mut [Image<'_>]) -> Result<(), ReadError> {
+        let slots = row.iter().map(|image| image.slot).collect();
+        self.rows.borrow_mut().push(slots);
+        row.iter_mut()
+            .try_for_each(|image| self.read_slot(image.page, image.slot, image.bytes))
     }
 
     fn check(&self, page: PageNo, _bytes: &[u8], _crc: Option<u32>) -> Result<(), ReadError> {
@@ -130,4 +138,22 @@ fn ended_pin_unreadable_page_and_missing_bytes_fail_the_whole_read() {
     assert!(matches!(source.read(), Err(ReadError::Page { .. })));
     source.entries = vec![SHADOWED, SHADOWED];
     assert_eq!(source.read().expect("all of it is in slots"), [2; 8]);
+}
+
+/// N2: slots that lie in a row are asked for together, and each image goes to its own page.
+#[test]
+fn slots_are_read_in_their_order_and_each_goes_to_its_page() {
+    let slot = |slot| Entry::Slot { slot, crc: 0 };
+    let source = Source::new(&[
+        slot(9),
+        slot(4),
+        Entry::NotShadowed,
+        slot(3),
+        slot(5),
+        slot(7),
+    ]);
+    let bytes = source.read().expect("a read");
+    let pages: Vec<_> = bytes.chunks(PAGE_BYTES).map(|page| page[0]).collect();
+    assert_eq!(pages, [11, 6, 1, 5, 7, 9]);
+    assert_eq!(*source.rows.borrow(), [vec![3, 4, 5], vec![7], vec![9]]);
 }

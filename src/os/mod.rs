@@ -52,7 +52,7 @@ mod host;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -95,6 +95,11 @@ pub enum LockKind {
 pub trait File: Send + Sync + fmt::Debug {
     /// Reads up to `out.len()` bytes; fewer at the end of the file or by the kernel's whim.
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Reads what lies in a row into several buffers, one after the other, at once; fewer bytes as by
+    /// [`Self::read_at`]. Errors: `Unsupported` where that cannot be done.
+    fn read_vectored_at(&self, _out: &mut [IoSliceMut<'_>], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Writes up to `bytes.len()` bytes, growing the file as needed.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
     /// Makes content and size durable (`fdatasync`).

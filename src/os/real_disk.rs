@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{File as Descriptor, TryLockError};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -43,6 +43,11 @@ impl RealFile {
 impl File for RealFile {
     fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
         self.descriptor.read_at(out, offset)
+    }
+
+    fn read_vectored_at(&self, out: &mut [IoSliceMut<'_>], offset: u64) -> io::Result<usize> {
+        let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        Ok(nix::sys::uio::preadv(&self.descriptor, out, offset)?)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
@@ -250,6 +255,19 @@ mod tests {
     fn is_close_on_exec(fd: BorrowedFd<'_>) -> bool {
         let flags = FdFlag::from_bits_truncate(fcntl(fd, FcntlArg::F_GETFD).unwrap());
         flags.contains(FdFlag::FD_CLOEXEC)
+    }
+
+    #[test]
+    fn several_buffers_are_filled_in_turn_as_far_as_the_file_goes() {
+        let file = RealFile::from_fd(tempfile::tempfile().unwrap().into());
+        write_all_at(&file, b"0123456789", 0).unwrap();
+        let (mut one, mut two) = ([0; 3], [0; 4]);
+        let mut out = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
+        assert_eq!(file.read_vectored_at(&mut out, 2).unwrap(), 7);
+        assert_eq!(file.read_vectored_at(&mut out, 8).unwrap(), 2);
+        assert_eq!((&one, &two), (b"894", b"5678"));
+        let mut out = [IoSliceMut::new(&mut one)];
+        assert!(file.read_vectored_at(&mut out, u64::MAX).is_err());
     }
 
     #[test]

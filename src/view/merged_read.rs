@@ -17,16 +17,35 @@ pub trait MergeSource {
     fn read_entries(&self, first: PageNo, out: &mut [Entry]) -> Result<(), ReadError>;
     /// Reads the image in a slot.
     fn read_slot(&self, page: PageNo, slot: u32, out: &mut [u8]) -> Result<(), ReadError>;
+    /// Reads images whose slots lie in a row.
+    fn read_slots(&self, row: &mut [Image<'_>]) -> Result<(), ReadError> {
+        row.iter_mut()
+            .try_for_each(|image| self.read_slot(image.page, image.slot, image.bytes))
+    }
     /// Whether `bytes` can be `page` at the pin; `crc` is the one in its entry, if it has one.
     fn check(&self, page: PageNo, bytes: &[u8], crc: Option<u32>) -> Result<(), ReadError>;
     /// Whether all that was read counts (N3).
     fn last_look(&self) -> Result<(), ReadError>;
 }
 
+/// A page whose image is in a slot, and where it is to go.
+#[derive(Debug)]
+pub struct Image<'a> {
+    /// The page.
+    pub page: PageNo,
+    /// Its slot.
+    pub slot: u32,
+    /// The checksum that its entry has.
+    pub crc: u32,
+    /// One page.
+    pub bytes: &'a mut [u8],
+}
+
 /// Reads whole pages of the pin from `first` on into `out`.
 ///
 /// Shape: `out.len()` is a multiple of the page size. Errors: any [`ReadError`]; nothing of `out`
-/// counts then. Gives the number of pages that came from slots. Cost: one live pread, one index pread, one pread per shadowed page, and the look.
+/// counts then. Gives the number of pages that came from slots. Cost: one live pread, one index pread, one
+/// preadv for all slots that lie in a row, in whatever order their pages are, and the look.
 pub fn read_merged<S: MergeSource>(
     source: &S,
     first: PageNo,
@@ -65,7 +84,7 @@ fn read_once<S: MergeSource>(source: &S, first: PageNo, out: &mut [u8]) -> Resul
     source.fence();
     let mut page = first;
     let mut end = 0;
-    let mut shadowed = 0;
+    let mut shadowed = Vec::new();
     for (bytes, entry) in out.chunks_exact_mut(page_bytes).zip(&entries) {
         end += page_bytes;
         match *entry {
@@ -81,19 +100,34 @@ fn read_once<S: MergeSource>(source: &S, first: PageNo, out: &mut [u8]) -> Resul
             }
             Entry::NotShadowed => source.check(page, bytes, None)?,
             Entry::Unreadable => return Err(ReadError::Unreadable { page }),
-            Entry::Slot { slot, crc } => {
-                source.read_slot(page, slot, bytes)?;
-                source.check(page, bytes, Some(crc))?;
-                shadowed += 1;
-            }
+            Entry::Slot { slot, crc } => shadowed.push(Image {
+                page,
+                slot,
+                crc,
+                bytes,
+            }),
         }
         page = PageNo(page.0 + 1);
     }
+    read_images(source, &mut shadowed)?;
     source.fence();
+    let count = shadowed.len() as u64;
     if fault::is(Fault::EndLookedAtFirst) {
-        return Ok(shadowed);
+        return Ok(count);
     }
-    last_look(source).map(|()| shadowed)
+    last_look(source).map(|()| count)
+}
+
+/// Reads and checks what is in slots, in the order of the slots.
+fn read_images<S: MergeSource>(source: &S, images: &mut [Image<'_>]) -> Result<(), ReadError> {
+    images.sort_unstable_by_key(|image| image.slot);
+    for row in images.chunk_by_mut(|one, next| one.slot.checked_add(1) == Some(next.slot)) {
+        source.read_slots(row)?;
+        for image in row {
+            source.check(image.page, image.bytes, Some(image.crc))?;
+        }
+    }
+    Ok(())
 }
 
 /// The last look, taken once more where the pin looks fenced: an engine that took over in the middle of

@@ -1,6 +1,6 @@
 //! One pinned page file: live file, slots and index of a pin, read as one still file.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -12,11 +12,13 @@ use crate::fault::{self, Fault};
 use crate::os::{self, File, FileIdentity, LockKind};
 use crate::page::{self, PageFault, PageNo};
 use crate::shadow::index::{Entry, INDEX_SECTOR_BYTES, IndexFault, IndexHeader, entry_offset};
-use crate::view::merged_read::{MergeSource, last_look, read_merged};
+use crate::view::merged_read::{Image, MergeSource, last_look, read_merged};
 use crate::view::tree::{EndSeen, PageVersion, RangeRead, ReadError};
 
 /// Bytes of an index entry in memory.
 const ENTRY_WIDTH: usize = size_of::<u64>();
+/// How many slots are read with one call; the system takes 1024 buffers.
+const SLOTS_AT_ONCE_MAX: usize = 512;
 /// How often a header that looks torn is looked at.
 const LOOKS: u32 = 3;
 
@@ -193,6 +195,21 @@ impl PinnedFile {
     }
 }
 
+impl PinnedFile {
+    /// Reads images whose slots lie in a row with one call; whether all of it came.
+    fn read_at_once(&self, row: &mut [Image<'_>]) -> bool {
+        let (Some(first), true) = (row.first(), row.len() > 1) else {
+            return false;
+        };
+        let offset = u64::from(first.slot) * u64::from(self.header.page_size.get());
+        let wanted: usize = row.iter().map(|image| image.bytes.len()).sum();
+        let buffers = row.iter_mut().map(|image| IoSliceMut::new(image.bytes));
+        let mut buffers: Vec<_> = buffers.collect();
+        let found = self.slots.read_vectored_at(&mut buffers, offset);
+        found.is_ok_and(|found| found == wanted)
+    }
+}
+
 impl MergeSource for PinnedFile {
     fn page_bytes(&self) -> usize {
         self.header.page_size.bytes()
@@ -243,6 +260,18 @@ impl MergeSource for PinnedFile {
                 page,
                 fault,
             });
+        }
+        Ok(())
+    }
+
+    fn read_slots(&self, row: &mut [Image<'_>]) -> Result<(), ReadError> {
+        for part in row.chunks_mut(SLOTS_AT_ONCE_MAX) {
+            if !self.read_at_once(part) {
+                // What did not come at once is read one by one, which says what is the matter.
+                for image in part {
+                    self.read_slot(image.page, image.slot, image.bytes)?;
+                }
+            }
         }
         Ok(())
     }
