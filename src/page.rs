@@ -16,9 +16,12 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::codec;
 use crate::lsn::Lsn;
@@ -149,8 +152,11 @@ pub enum PageFault {
 }
 
 /// The bytes of one page, owned.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PageBuf(Box<[u8]>);
+pub struct PageBuf {
+    bytes: Box<[u8]>,
+    /// See [`PageBuf::is_vetted`].
+    is_vetted: AtomicBool,
+}
 
 /// A page shared between readers.
 pub type PageRef = Arc<PageBuf>;
@@ -159,7 +165,7 @@ impl PageBuf {
     /// A page of zeros, which is not valid before it is formatted and sealed.
     #[must_use]
     pub fn zeroed(size: PageSize) -> Self {
-        Self(vec![0; size.bytes()].into_boxed_slice())
+        vec![0; size.bytes()].into_boxed_slice().into()
     }
 
     /// A page with its kind and number set and an empty body; not sealed yet.
@@ -173,12 +179,25 @@ impl PageBuf {
     /// Copies `bytes`, whatever they hold.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
-        Self(bytes.into())
+        Box::<[u8]>::from(bytes).into()
     }
 
     /// Stamps the LSN and the checksum. A page is written only sealed.
     pub fn seal(&mut self, lsn: Lsn) {
-        seal(self, lsn);
+        // What a structure says of a page rests on neither.
+        seal(&mut self.bytes, lsn);
+    }
+
+    /// Whether somebody said by [`PageBuf::set_vetted`] that these very bytes keep all rules of the
+    /// structure that they belong to. Any change of them, but for a seal, makes it false.
+    #[must_use]
+    pub(crate) fn is_vetted(&self) -> bool {
+        self.is_vetted.load(Ordering::Relaxed)
+    }
+
+    /// See [`PageBuf::is_vetted`].
+    pub(crate) fn set_vetted(&self) {
+        self.is_vetted.store(true, Ordering::Relaxed);
     }
 
     /// The kind, or `None` for a byte that is none.
@@ -194,18 +213,71 @@ impl PageBuf {
     }
 }
 
+impl From<Box<[u8]>> for PageBuf {
+    fn from(bytes: Box<[u8]>) -> Self {
+        Self {
+            bytes,
+            is_vetted: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Clone for PageBuf {
+    fn clone(&self) -> Self {
+        Self {
+            bytes: self.bytes.clone(),
+            is_vetted: AtomicBool::new(self.is_vetted()),
+        }
+    }
+}
+
+impl PartialEq for PageBuf {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for PageBuf {}
+
 impl Deref for PageBuf {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
 impl DerefMut for PageBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.0
+        *self.is_vetted.get_mut() = false;
+        &mut self.bytes
     }
 }
+
+/// What maps from page numbers hash with: they are no secret, and looked up several times for each read.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PageHasher(u64);
+
+impl Hasher for PageHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+/// A map from page numbers.
+pub(crate) type PageMap<V> = HashMap<PageNo, V, BuildHasherDefault<PageHasher>>;
+/// A set of page numbers.
+pub(crate) type PageSet = HashSet<PageNo, BuildHasherDefault<PageHasher>>;
 
 impl fmt::Debug for PageBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -308,6 +380,34 @@ mod tests {
             check(&page, PageNo(7), Lsn(98)),
             Err(PageFault::Newer { .. })
         ));
+    }
+
+    /// B4 rests on this: what was found of bytes holds for no others.
+    #[test]
+    fn any_change_but_a_seal_takes_the_vetting_away() {
+        let mut page = PageBuf::formatted(PageSize::DEFAULT, PageNo(7), PageKind::Leaf);
+        assert!(!page.is_vetted());
+        page.set_vetted();
+        page.seal(Lsn(5));
+        let mut copy = page.clone();
+        assert!(page.is_vetted() && copy.is_vetted() && copy == page);
+        copy[40] ^= 1;
+        assert!(page.is_vetted() && !copy.is_vetted());
+        codec::put(&mut page, 40, &[1]);
+        assert!(!page.is_vetted() && page == copy);
+    }
+
+    #[test]
+    fn numbers_of_neighbours_and_of_far_pages_hash_to_different_places() {
+        let hash = |number: u64| {
+            let mut hasher = PageHasher::default();
+            hasher.write_u64(number);
+            hasher.finish()
+        };
+        for step in [1, 64, 4096, 1 << 32] {
+            let hashes: HashSet<u64> = (0..4096).map(|at| hash(at * step) & 0xffff).collect();
+            assert!(hashes.len() > 3500, "{step}: {}", hashes.len());
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! A transaction may be larger than memory: its pages go from the spool to the log one by one, and
 //! stay in the spool as versions.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::engine::commit_point::CommitPoint;
@@ -15,7 +14,7 @@ use crate::engine::wal::{Appending, CommitRecord, Form, RecordKind, commit_recor
 use crate::engine::write_set::{After, Changed, WriteSet};
 use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
-use crate::page::PageNo;
+use crate::page::{PageNo, PageSet};
 
 /// A page on its way into the log, with its size there fixed.
 struct Planned {
@@ -120,7 +119,7 @@ impl Shared {
 }
 
 /// Fixes the form of every record: a delta only for a page with an image since the checkpoint (E6).
-fn plan(changed: Vec<(PageNo, Changed)>, imaged: &HashSet<PageNo>) -> Vec<Planned> {
+fn plan(changed: Vec<(PageNo, Changed)>, imaged: &PageSet) -> Vec<Planned> {
     let planned = changed.into_iter().map(|(page, changed)| {
         let form = match &changed.after {
             After::Image(after) => {

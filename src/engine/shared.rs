@@ -1,6 +1,5 @@
 //! What all parts of an open engine share.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +24,7 @@ use crate::fault::{self, Fault};
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::Lsn;
 use crate::os::{self, File, Host};
-use crate::page::{self, PageBuf, PageFault, PageNo, PageRef, PageSize};
+use crate::page::{self, PageBuf, PageFault, PageNo, PageRef, PageSet, PageSize};
 
 /// Which database, which line of commits, which incarnation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +90,7 @@ const CHECKPOINT_PAGES_MIN: u64 = 1024;
 #[derive(Debug, Default)]
 pub(crate) struct Append {
     /// E6: pages with a full image in the log since the newest checkpoint began.
-    pub(crate) imaged: HashSet<PageNo>,
+    pub(crate) imaged: PageSet,
 }
 
 /// Counters for `status` and the benchmarks.

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 
 use crate::engine::btree::{self, Outcome};
 use crate::engine::catalog::{self, Creation, Table};
@@ -24,12 +24,15 @@ pub const VALUE_BYTES_MAX: u64 = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct ReadTransaction {
     snapshot: Arc<Snapshot>,
+    /// The table that was asked for first, as the catalog of this state has it.
+    first: OnceLock<(String, Option<Table>)>,
 }
 
 impl From<Snapshot> for ReadTransaction {
     fn from(snapshot: Snapshot) -> Self {
         Self {
             snapshot: Arc::new(snapshot),
+            first: OnceLock::new(),
         }
     }
 }
@@ -47,6 +50,18 @@ impl ReadTransaction {
         &self.snapshot
     }
 
+    /// The table, if there is one.
+    fn find(&self, name: &str) -> Result<Option<Table>> {
+        if let Some((first, table)) = self.first.get()
+            && first == name
+        {
+            return Ok(*table);
+        }
+        let table = catalog::open(&*self.snapshot, name)?;
+        let _ = self.first.set((name.to_owned(), table));
+        Ok(table)
+    }
+
     /// The names of all tables, in the order of their bytes.
     ///
     /// Errors: `Structure`, `Page`, `Io`.
@@ -61,7 +76,7 @@ impl ReadTransaction {
     ///
     /// Errors: `Structure`, `Page`, `Io`.
     pub fn get(&self, table: &str, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        get(&*self.snapshot, catalog::open(&*self.snapshot, table)?, key)
+        get(&*self.snapshot, self.find(table)?, key)
     }
 
     /// The value of `key`, of which `admit` first hears how many bytes it has.
@@ -73,7 +88,7 @@ impl ReadTransaction {
         key: &[u8],
         admit: impl FnOnce(u64) -> Result<(), E>,
     ) -> Result<Option<Vec<u8>>, E> {
-        let table = catalog::open(&*self.snapshot, table)?;
+        let table = self.find(table)?;
         get_admitted(&*self.snapshot, table, key, admit)
     }
 
@@ -81,28 +96,28 @@ impl ReadTransaction {
     ///
     /// Errors: `Structure`, `Page`, `Io`.
     pub fn value_bytes(&self, table: &str, key: &[u8]) -> Result<Option<u64>> {
-        value_bytes(&*self.snapshot, catalog::open(&*self.snapshot, table)?, key)
+        value_bytes(&*self.snapshot, self.find(table)?, key)
     }
 
     /// Whether there is an entry for `key`.
     ///
     /// Errors: `Structure`, `Page`, `Io`.
     pub fn contains(&self, table: &str, key: &[u8]) -> Result<bool> {
-        contains(&*self.snapshot, catalog::open(&*self.snapshot, table)?, key)
+        contains(&*self.snapshot, self.find(table)?, key)
     }
 
     /// Number of entries of `table`; 0 where there is none. Cost: one look-up.
     ///
     /// Errors: `Structure`, `Page`, `Io`.
     pub fn entry_count(&self, table: &str) -> Result<u64> {
-        Ok(catalog::open(&*self.snapshot, table)?.map_or(0, |table| table.entry_count))
+        Ok(self.find(table)?.map_or(0, |table| table.entry_count))
     }
 
     /// The entries of `table` within `bounds`, from both ends.
     ///
     /// Errors: `Structure`, `Page`, `Io`; later ones come as items.
     pub fn range(&self, table: &str, bounds: impl RangeBounds<Vec<u8>>) -> Result<Range<'static>> {
-        let table = catalog::open(&*self.snapshot, table)?;
+        let table = self.find(table)?;
         Ok(Range(Walk::new(
             Pages::Still(self.snapshot.clone()),
             table,
@@ -114,7 +129,7 @@ impl ReadTransaction {
     ///
     /// Errors: `Structure`, `Page`, `Io`; later ones come as items.
     pub fn keys(&self, table: &str, bounds: impl RangeBounds<Vec<u8>>) -> Result<Keys<'static>> {
-        let table = catalog::open(&*self.snapshot, table)?;
+        let table = self.find(table)?;
         Ok(Keys(Walk::new(
             Pages::Still(self.snapshot.clone()),
             table,

@@ -3,7 +3,7 @@
 //! Those that memory has no room for wait in the spool. Such a page is logged as a full image, since
 //! what it was before is not kept beside it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +14,7 @@ use crate::engine::page_io::{FreeList, PageRead, PageWrite};
 use crate::engine::shared::Shared;
 use crate::engine::spool::Slot;
 use crate::engine::wal::{Hole, longest_zeros};
-use crate::page::{PageBuf, PageKind, PageNo, PageRef, PageSize};
+use crate::page::{PageBuf, PageKind, PageMap, PageNo, PageRef, PageSize};
 
 /// Fewest pages of a transaction that stay in memory, whatever the bound.
 const IMAGES_MIN: u64 = 16;
@@ -64,7 +64,7 @@ pub(crate) struct WriteSet {
     base: CommitPoint,
     page_count: u64,
     free: FreeList,
-    changed: HashMap<PageNo, Changed>,
+    changed: PageMap<Changed>,
     /// Pages in memory, in the order in which they came; some are gone meanwhile.
     clock: VecDeque<PageNo>,
     /// Images of `changed` in memory.
@@ -78,7 +78,7 @@ impl WriteSet {
             base,
             page_count: base.page_count,
             free: base.free,
-            changed: HashMap::new(),
+            changed: PageMap::default(),
             clock: VecDeque::new(),
             images: 0,
         }

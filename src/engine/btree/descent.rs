@@ -100,7 +100,8 @@ pub(super) fn descend_by<R: PageRead + ?Sized>(
     choose: impl Fn(&Node) -> usize,
 ) -> Result<Vec<Frame>> {
     let node = Node::read_root(src, root)?;
-    let mut frames = vec![Frame { node, index: 0 }];
+    let mut frames = Vec::with_capacity(usize::from(node.level()) + 1);
+    frames.push(Frame { node, index: 0 });
     extend(src, &mut frames, choose)?;
     Ok(frames)
 }

@@ -69,7 +69,8 @@
 //!   one less than its parent's; so links cannot make a circle, and a tree has at most 32 levels.
 //! * B3 No leaf but the root is empty, and every inner node has a child.
 //! * B4 A node is checked whole (kind, level, offsets, lengths, order) before anything in it is used,
-//!   and against its parents when it is reached by a link; what breaks a rule is `Structure`.
+//!   and against its parents when it is reached by a link; what breaks a rule is `Structure`. Its cells
+//!   are checked once for each image in memory: a change of the bytes forgets that they were.
 //! * B5 After an error a writing operation may have done a part of its work: the transaction must be
 //!   rolled back.
 //!

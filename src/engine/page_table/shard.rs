@@ -1,11 +1,11 @@
 //! A part of the page table, under one mutex: chains of versions, clean pages, and what leaves memory.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::engine::page_table::{Backing, Content, Readers};
 use crate::lsn::Lsn;
-use crate::page::{PageNo, PageRef};
+use crate::page::{PageMap, PageNo, PageRef};
 
 /// The part of a shard's images that clean pages may take even where versions want it.
 const CLEAN_PART: usize = 4;
@@ -68,8 +68,8 @@ pub(super) struct Victim {
 /// See the head of the file.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
-    chains: HashMap<PageNo, Chain>,
-    clean: HashMap<PageNo, CleanPage>,
+    chains: PageMap<Chain>,
+    clean: PageMap<CleanPage>,
     clean_clock: VecDeque<PageNo>,
     /// Versions with an image in memory, oldest first; some are gone meanwhile.
     version_clock: VecDeque<(PageNo, Lsn)>,
