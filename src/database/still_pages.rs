@@ -4,11 +4,11 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::engine::{LOG_DIR, changed_pages, commit_at, incarnation_of};
+use crate::engine::{LOG_DIR, changed_pages, commit_at, incarnation_of, write_mark};
 use crate::fault::{self, Fault};
 use crate::id::Epoch;
 use crate::lsn::Lsn;
-use crate::os::{Disk, OpenMode};
+use crate::os::Disk;
 use crate::view::PinnedFile;
 use crate::view::tree::{PageVersion, RangeRead, ReadError};
 
@@ -67,14 +67,8 @@ impl RangeRead for StillPages {
         })
     }
 
-    /// The newest segment of the log, and its size.
     fn write_mark(&self) -> Option<u64> {
-        let log = self.dir.join(LOG_DIR);
-        let newest = self.disk.list(&log).ok()?.pop()?;
-        let segment = self.disk.open(&log.join(&newest), OpenMode::Read).ok()?;
-        let bytes = segment.len().ok()?;
-        let name = u64::from(crc32fast::hash(newest.as_encoded_bytes()));
-        Some(name << 32 ^ bytes)
+        write_mark(&*self.disk, &self.dir.join(LOG_DIR))
     }
 
     /// The pin's history goes on in the directory, and its commit is durable.

@@ -67,7 +67,7 @@ fn page_count_beyond_the_file_is_refused_however_it_is_opened() {
 #[test]
 fn page_count_of_a_commit_beyond_file_and_log_is_refused() {
     let machine = Host::simulated(2);
-    drop(database(&machine));
+    let end = database(&machine).stats().lsn;
     let machine = machine.process_crash();
     let name = machine
         .host
@@ -79,7 +79,7 @@ fn page_count_of_a_commit_beyond_file_and_log_is_refused() {
     let mut head = [0; 512];
     os::read_exact_at(&*segment, &mut head, 0).unwrap();
     let field = |at| crate::codec::get_u64(&head, at).unwrap();
-    let length = segment.len().unwrap();
+    let length = 512 + end - field(56);
     let record = CommitRecord {
         timestamp: Timestamp(1000),
         wall_ns: u64::MAX >> 1,
@@ -87,7 +87,7 @@ fn page_count_of_a_commit_beyond_file_and_log_is_refused() {
         page_count: LYING_PAGE_COUNT,
         free: FreeList::default(),
     };
-    let start = Lsn(field(56) + length - 512);
+    let start = Lsn(end);
     let mut bytes = Vec::new();
     push_record(
         &mut bytes,

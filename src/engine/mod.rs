@@ -111,6 +111,7 @@ pub use snapshot::{Frozen, Snapshot};
 pub use transaction::{KEY_BYTES_MAX, ReadTransaction, VALUE_BYTES_MAX, WriteTransaction};
 pub use wal::{
     ARCHIVE_DIR, ArchiveCursor, CHANGES_DIR, LOG_DIR, changed_pages, commit_at, incarnation_of,
+    write_mark,
 };
 pub(crate) use wal::{
     CommitMark, LogSegment, SEGMENT_HEADER_BYTES, SegmentHeader as LogSegmentHeader,

@@ -463,14 +463,16 @@ fn start_log(
         }
         HeaderState::LogNeeded => Log::start,
     };
-    start(
+    let mut log = start(
         host,
         &dir.join(LOG_DIR),
         log_identity,
         sealed,
         sequence,
         recovered.log_end,
-    )
+    )?;
+    log.write_zeros_ahead();
+    Ok(log)
 }
 
 /// Whether `dir` holds something that [`Engine::open`] would take for a database of its own.

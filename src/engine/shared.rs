@@ -107,19 +107,34 @@ pub(crate) struct Counters {
 pub(crate) struct WriterSlot {
     taken: Mutex<bool>,
     freed: Condvar,
+    /// As `taken`, for a look without the lock.
+    is_taken: AtomicBool,
 }
+
+/// Looks at a taken slot before the thread sleeps: a short transaction ends sooner than a sleep.
+const LOOKS: u32 = 200;
 
 impl WriterSlot {
     pub(crate) fn take(&self) {
+        for _ in 0..LOOKS {
+            if !self.is_taken.load(Ordering::Relaxed) {
+                break;
+            }
+            std::hint::spin_loop();
+        }
         let mut taken = self.taken.lock();
         while *taken {
             self.freed.wait(&mut taken);
         }
         *taken = true;
+        self.is_taken.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn free(&self) {
-        *self.taken.lock() = false;
+        let mut taken = self.taken.lock();
+        *taken = false;
+        self.is_taken.store(false, Ordering::Relaxed);
+        drop(taken);
         self.freed.notify_one();
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::engine::error::{EngineError, FileRole, Result};
-use crate::engine::wal::log::Log;
+use crate::engine::wal::log::{Log, Place};
 use crate::engine::wal::record::{RecordKind, push_record};
 use crate::engine::wal::segment::CommitMark;
 use crate::lsn::Lsn;
@@ -22,10 +22,7 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(crate) struct Appending<'a> {
     log: &'a Log,
     file: Arc<dyn File>,
-    /// Where the log ends without this.
-    start: Lsn,
-    /// Position of `start` in the file.
-    offset: u64,
+    place: Place,
     /// Where the log will end.
     end: Lsn,
     piece: Vec<u8>,
@@ -34,21 +31,16 @@ pub(crate) struct Appending<'a> {
 }
 
 impl<'a> Appending<'a> {
-    pub(super) fn new(
-        log: &'a Log,
-        file: Arc<dyn File>,
-        (start, offset): (Lsn, u64),
-        bytes: u64,
-    ) -> Result<Self> {
-        let end = start
+    pub(super) fn new(log: &'a Log, file: Arc<dyn File>, place: Place, bytes: u64) -> Result<Self> {
+        let end = place
+            .start
             .checked_add(bytes)
             .ok_or(EngineError::Exhausted { what: "the log" })?;
         let piece_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         Ok(Self {
             log,
             file,
-            start,
-            offset,
+            place,
             end,
             piece: Vec::with_capacity(piece_bytes.min(PIECE_BYTES + PIECE_BYTES / 8)),
             written: 0,
@@ -65,7 +57,7 @@ impl<'a> Appending<'a> {
     ///
     /// Errors: `Io`; then nothing of the append stays.
     pub(crate) fn push(&mut self, kind: RecordKind, payload: &[u8]) -> Result<()> {
-        let at = Lsn(self.start.0 + self.written + self.piece.len() as u64);
+        let at = Lsn(self.place.start.0 + self.written + self.piece.len() as u64);
         push_record(&mut self.piece, self.log.salt(), at, kind, payload);
         if self.piece.len() < PIECE_BYTES {
             return Ok(());
@@ -80,7 +72,7 @@ impl<'a> Appending<'a> {
     }
 
     fn write_piece(&mut self) -> Result<()> {
-        let offset = self.offset + self.written;
+        let offset = self.place.offset + self.written;
         // Counted first: a part of it may be written when it fails.
         self.written += self.piece.len() as u64;
         let written = os::write_all_at(&*self.file, &self.piece, offset);
@@ -101,12 +93,16 @@ impl<'a> Appending<'a> {
         wall_ns: u64,
     ) -> Result<Lsn> {
         self.write_piece()?;
-        debug_assert_eq!(self.start.0 + self.written, self.end.0);
+        debug_assert_eq!(self.place.start.0 + self.written, self.end.0);
+        let end = self.place.offset + self.written;
+        let file_bytes = self
+            .log
+            .write_ahead(&*self.file, end, self.written, self.place);
         let mark = CommitMark {
             lsn: self.end,
             wall_ns,
         };
-        self.log.advance(self.start, mark, pages);
+        self.log.advance(self.place.start, mark, file_bytes, pages);
         self.is_finished = true;
         Ok(self.end)
     }
@@ -115,7 +111,7 @@ impl<'a> Appending<'a> {
 impl Drop for Appending<'_> {
     fn drop(&mut self) {
         if !self.is_finished && self.written > 0 {
-            self.log.take_back(self.offset);
+            self.log.take_back(self.place.offset);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The open end of the log: append, group commit, rotation, removal.
 
+mod flush;
 mod removal;
+mod reserve;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -8,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
+
+use flush::Flush;
 
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::wal::append::Appending;
@@ -34,6 +38,17 @@ pub(crate) struct LogIdentity {
     pub(crate) page_size: PageSize,
 }
 
+/// Where an append begins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// Where the log ends without it.
+    pub(super) start: Lsn,
+    /// Position of that in the file.
+    pub(super) offset: u64,
+    /// How far the file reaches.
+    pub(super) file_bytes: u64,
+}
+
 #[derive(Debug)]
 struct Tail {
     file: Arc<dyn File>,
@@ -46,6 +61,8 @@ struct Tail {
     last_commit: Option<CommitMark>,
     /// Those that were pinned, ascending; the newest of them.
     pinned: Vec<CommitMark>,
+    /// How far the file reaches, zeros included (W10).
+    file_bytes: u64,
     /// Oldest first.
     sealed: Vec<SealedSegment>,
 }
@@ -77,31 +94,6 @@ impl Tail {
     }
 }
 
-#[derive(Debug, Default)]
-struct Flush {
-    durable: Lsn,
-    leading: bool,
-    poison: Option<String>,
-}
-
-impl Flush {
-    /// Errors: `Poisoned` if `lsn` is not durable and will not be.
-    fn is_durable(&self, lsn: Lsn) -> Result<bool> {
-        if self.durable >= lsn {
-            return Ok(true);
-        }
-        self.refuse_if_poisoned()?;
-        Ok(false)
-    }
-
-    fn refuse_if_poisoned(&self) -> Result<()> {
-        match self.poison.clone() {
-            Some(cause) => Err(EngineError::Poisoned { cause }),
-            None => Ok(()),
-        }
-    }
-}
-
 /// See the head of the file.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -111,8 +103,9 @@ pub(crate) struct Log {
     salt: u64,
     tail: Mutex<Tail>,
     flush: Mutex<Flush>,
-    flushed: Condvar,
     summaries: SummaryFolder,
+    /// Whether zeros are written past its end (W10).
+    writes_ahead: bool,
     /// Who may want log that the engine needs no more; nobody if there is none.
     archives: Option<ArchiveWatch>,
     /// The log before this is needed no more. Locked while segments are removed.
@@ -162,6 +155,7 @@ impl Log {
             touched,
             last_commit: None,
             pinned: Vec::new(),
+            file_bytes: SEGMENT_HEADER_BYTES,
             sealed,
         };
         Ok(Self {
@@ -170,16 +164,18 @@ impl Log {
             identity,
             salt,
             tail: Mutex::new(tail),
-            flush: Mutex::new(Flush {
-                durable: start,
-                ..Flush::default()
-            }),
-            flushed: Condvar::new(),
+            flush: Mutex::new(Flush::new(start)),
             summaries: SummaryFolder::new(host, dir, identity),
+            writes_ahead: false,
             archives: None,
             needless: Mutex::new(Lsn::ZERO),
             kept_bytes: AtomicU64::new(0),
         })
+    }
+
+    /// Has zeros written past its end from here on (W10).
+    pub(crate) fn write_zeros_ahead(&mut self) {
+        self.writes_ahead = true;
     }
 
     /// What every record's checksum is mixed with.
@@ -190,11 +186,6 @@ impl Log {
     /// The end of what was appended.
     pub(crate) fn end(&self) -> Lsn {
         self.tail.lock().end
-    }
-
-    /// How far the log is known to be synced.
-    pub(crate) fn durable(&self) -> Lsn {
-        self.flush.lock().durable
     }
 
     /// Bytes of all segments on disk.
@@ -210,7 +201,12 @@ impl Log {
     pub(crate) fn begin_append(&self, bytes: u64) -> Result<Appending<'_>> {
         let tail = self.tail.lock();
         self.refuse_if_poisoned()?;
-        Appending::new(self, tail.file.clone(), (tail.end, tail.offset()), bytes)
+        let place = Place {
+            start: tail.end,
+            offset: tail.offset(),
+            file_bytes: tail.file_bytes,
+        };
+        Appending::new(self, tail.file.clone(), place, bytes)
     }
 
     /// The path of the open segment.
@@ -218,16 +214,33 @@ impl Log {
         self.tail.lock().path.clone()
     }
 
-    /// The bytes from `start`, the end so far, to `end` are written.
+    /// See [`reserve::write_ahead`]; nothing where the log is not to have zeros past its end.
+    pub(super) fn write_ahead(
+        &self,
+        file: &dyn File,
+        end: u64,
+        appended: u64,
+        place: Place,
+    ) -> u64 {
+        match self.writes_ahead {
+            true => reserve::write_ahead(file, end, appended, place.file_bytes),
+            false => end,
+        }
+    }
+
+    /// The bytes from `start`, the end so far, to that of `commit` are written, and the file reaches to
+    /// `file_bytes`.
     pub(super) fn advance(
         &self,
         start: Lsn,
         commit: CommitMark,
+        file_bytes: u64,
         pages: impl IntoIterator<Item = PageNo>,
     ) {
         let mut tail = self.tail.lock();
         assert_eq!(tail.end, start, "one append at a time");
         tail.end = commit.lsn;
+        tail.file_bytes = file_bytes;
         tail.last_commit = Some(commit);
         tail.touched.extend(pages);
     }
@@ -253,7 +266,7 @@ impl Log {
 
     /// W1: for an append that failed.
     pub(super) fn take_back(&self, offset: u64) {
-        self.cut_back(&self.tail.lock(), offset);
+        self.cut_back(&mut self.tail.lock(), offset);
     }
 
     /// Appends one record without pages.
@@ -279,115 +292,23 @@ impl Log {
             )(source));
         }
         tail.end = end;
+        tail.file_bytes = tail.file_bytes.max(tail.offset());
         Ok(())
     }
 
     /// W1: takes away what a failed append left, for good: it has the salt and the LSNs of what comes
     /// next, and a crash could mix the two. If that fails, the log is poisoned.
-    fn cut_back(&self, tail: &Tail, offset: u64) {
+    fn cut_back(&self, tail: &mut Tail, offset: u64) {
         if fault::is(Fault::DebrisLeft) {
             return;
         }
         let cut = tail.file.set_len(offset);
+        tail.file_bytes = offset;
         if self.take_lead().is_ok() {
             let synced = cut.and_then(|()| tail.file.sync_data());
             // Poisoned by this or not: the caller hears of the append that failed first.
             let _ = self.end_lead("cannot cut a failed append back", synced, tail.end);
         }
-    }
-
-    /// Waits until everything before `lsn` is durable: one caller syncs for all that wait.
-    ///
-    /// Errors: `Poisoned` after a failed sync, this one or an earlier one (W3).
-    pub(crate) fn flush(&self, lsn: Lsn) -> Result<()> {
-        let (file, end) = loop {
-            if self.is_durable_after_waiting(lsn)? {
-                return Ok(());
-            }
-            // Tail first, so that whoever holds the tail may wait for the lead.
-            let tail = self.tail.lock();
-            let mut flush = self.flush.lock();
-            if flush.is_durable(lsn)? {
-                return Ok(());
-            }
-            if !flush.leading {
-                flush.leading = true;
-                break (tail.file.clone(), tail.end);
-            }
-        };
-        if fault::is(Fault::CommitUnsynced) {
-            return self.end_lead("", Ok(()), end);
-        }
-        self.end_lead("cannot sync the log", file.sync_data(), end)
-    }
-
-    /// Waits while somebody syncs; says whether that made `lsn` durable.
-    ///
-    /// Errors: `Poisoned`.
-    fn is_durable_after_waiting(&self, lsn: Lsn) -> Result<bool> {
-        let mut flush = self.flush.lock();
-        while flush.leading && !flush.is_durable(lsn)? {
-            self.flushed.wait(&mut flush);
-        }
-        flush.is_durable(lsn)
-    }
-
-    /// Becomes the one that syncs. The kernel tells of a failed write-back once: of two that sync at
-    /// a time, one would take lost bytes for durable ones.
-    ///
-    /// Errors: `Poisoned`.
-    fn take_lead(&self) -> Result<()> {
-        let mut flush = self.flush.lock();
-        loop {
-            flush.refuse_if_poisoned()?;
-            if !flush.leading {
-                flush.leading = true;
-                return Ok(());
-            }
-            self.flushed.wait(&mut flush);
-        }
-    }
-
-    /// Ends the lead with what the sync of everything before `end` said.
-    ///
-    /// Errors: `Poisoned` if it failed (W3).
-    fn end_lead(&self, what: &str, synced: io::Result<()>, end: Lsn) -> Result<()> {
-        let mut flush = self.flush.lock();
-        flush.leading = false;
-        let outcome = match synced {
-            Ok(()) => {
-                flush.durable = flush.durable.max(end);
-                Ok(())
-            }
-            Err(_) if fault::is(Fault::FailedSyncForgotten) => Ok(()),
-            Err(error) => {
-                let cause = || format!("{what}: {error}");
-                flush.poison.get_or_insert_with(cause);
-                flush.refuse_if_poisoned()
-            }
-        };
-        drop(flush);
-        self.flushed.notify_all();
-        outcome
-    }
-
-    /// Lets nothing be appended or synced any more.
-    pub(crate) fn poison(&self, cause: &str) {
-        self.flush
-            .lock()
-            .poison
-            .get_or_insert_with(|| cause.to_owned());
-        self.flushed.notify_all();
-    }
-
-    /// Whether nothing is appended any more.
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.flush.lock().poison.is_some()
-    }
-
-    /// Errors: `Poisoned`.
-    pub(crate) fn refuse_if_poisoned(&self) -> Result<()> {
-        self.flush.lock().refuse_if_poisoned()
     }
 
     /// Seals the segment with a summary of the pages that it touched, and starts the next. The
@@ -410,6 +331,7 @@ impl Log {
             );
         }
         self.append_to(&mut tail, &records)?;
+        self.cut_zeros(&mut tail)?;
         self.take_lead()?;
         self.end_lead("cannot sync the log", tail.file.sync_data(), tail.end)?;
         let sequence = tail.sequence + 1;
@@ -434,8 +356,20 @@ impl Log {
         tail.start = tail.end;
         tail.last_commit = None;
         tail.pinned.clear();
+        tail.file_bytes = SEGMENT_HEADER_BYTES;
         tail.touched.clear();
         Ok(end)
+    }
+
+    /// W10: takes away what was written past the end; not durable before a sync.
+    fn cut_zeros(&self, tail: &mut Tail) -> Result<()> {
+        let bytes = tail.offset();
+        if tail.file_bytes > bytes {
+            let failed = EngineError::io_at("shorten", FileRole::WalSegment, &tail.path);
+            tail.file.set_len(bytes).map_err(failed)?;
+            tail.file_bytes = bytes;
+        }
+        Ok(())
     }
 
     fn sync_dir(&self) -> Result<()> {

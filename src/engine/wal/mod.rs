@@ -63,7 +63,7 @@
 //!   since: the folder of the log is made anew when it holds no segment, and no segment gets a number
 //!   below one that may come back.
 //!
-//! What the segments say of pages outlives them: W7 to W9 in `summary`.
+//! What the segments say of pages outlives them: W7 to W9 in `summary`. W10 is in `log/reserve.rs`.
 //!
 //! Locking: one mutex for the tail, one for the flush, in this order; the sync of a flush is made
 //! outside both, by the one that has the lead. Not here: which
@@ -78,6 +78,7 @@ mod delta;
 mod encode;
 mod export;
 mod log;
+mod mark;
 mod record;
 mod scan;
 mod segment;
@@ -91,6 +92,7 @@ pub(crate) use delta::apply_delta;
 pub(crate) use encode::{Form, Hole, commit_record_bytes, longest_zeros};
 pub(crate) use export::{LogSegment, durable_segments, whole_records};
 pub(crate) use log::{Log, LogIdentity};
+pub use mark::write_mark;
 #[cfg(test)]
 pub(crate) use record::push_record;
 pub(crate) use record::{

@@ -10,6 +10,7 @@ mod faults;
 mod flush;
 mod foreign;
 mod names;
+mod reserve;
 mod rotation;
 mod tail;
 mod watch;
