@@ -1,4 +1,4 @@
-//! Runs what one connection has sent as one transaction.
+//! Runs what one connection has sent in one transaction.
 
 use std::collections::VecDeque;
 
@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use super::Shared;
 use super::budget::Share;
 use super::command::{self, Command, Context, Effect, Place, Resolved};
+use super::group::Group;
 use super::protocol::{Reply, Request, RespVersion};
 use super::seat::Entered;
 use super::session::Session;
@@ -19,29 +20,68 @@ pub(super) const BATCH_BYTES_MAX: usize = 16 << 20;
 /// A batch ends after the reply with which its replies reach this many bytes.
 const REPLY_BYTES_TARGET: usize = 16 << 20;
 
+/// A batch that asks for more than this has a transaction of its own.
+const SHARING_BYTES_MAX: usize = 64 << 10;
+
+/// What a connection hands over to have a batch run.
+#[derive(Debug)]
+pub(super) struct Work {
+    pub(super) session: Session,
+    /// What it has sent. What is left after a batch is for the next one.
+    pub(super) pending: VecDeque<Request>,
+    /// Counts what `out` takes.
+    pub(super) memory: Share,
+    /// The replies.
+    pub(super) out: BytesMut,
+}
+
+impl Work {
+    fn is_large(&self) -> bool {
+        let queued = self.session.queue.as_ref().map_or(0, |queue| queue.bytes);
+        let pending = self.pending.iter().map(|request| request.bytes);
+        pending.fold(queued, usize::saturating_add) > SHARING_BYTES_MAX
+    }
+}
+
 /// A reply that is kept back until the commit.
-struct Answer {
+#[derive(Debug)]
+pub(super) struct Answer {
     reply: Reply,
     version: RespVersion,
     /// Whether the command saw or changed the database.
     depends_on_commit: bool,
 }
 
-/// Runs commands from the head of `pending` and appends their replies to `out`.
+/// Runs commands from the head of what is pending, and gives the work back with their replies; `None` where
+/// a batch that shared its transaction took it along when it broke down.
 ///
 /// At least one command is taken. A command that must run alone ends the batch before it. Nothing
 /// is appended before the transaction has ended, and it ends before this returns, so that a client
-/// that does not take its replies holds nobody up. `memory` counts what `out` takes.
-pub(super) fn run(
-    shared: &Shared,
-    session: &mut Session,
-    pending: &mut VecDeque<Request>,
-    memory: &mut Share,
-    out: &mut BytesMut,
-) {
+/// that does not take its replies holds nobody up.
+pub(super) fn run(shared: &Shared, mut work: Work) -> Option<Work> {
+    let intent = intent(shared, &work.session, &work.pending);
     let entered = shared.seat.enter();
+    if intent == Intent::Write && entered.is_some() && !work.is_large() {
+        // Whoever leads takes the seat: who waits for it holds none.
+        drop(entered);
+        return Group::run(shared, work);
+    }
     let database = entered.as_ref().and_then(Entered::database);
-    let mut store = Store::new(database, intent(shared, session, pending));
+    let mut store = Store::new(database, intent);
+    let answers = run_in(shared, &mut work, &mut store);
+    let failure = commit(shared, store);
+    answer(answers, failure.as_ref(), &mut work.out);
+    Some(work)
+}
+
+/// Runs commands from the head of what is pending in the transaction of `store`.
+pub(super) fn run_in(shared: &Shared, work: &mut Work, store: &mut Store<'_>) -> Vec<Answer> {
+    let Work {
+        session,
+        pending,
+        memory,
+        ..
+    } = work;
     let mut answers: Vec<Answer> = Vec::new();
     let mut reply_bytes = 0;
     while let Some(request) = pending.pop_front() {
@@ -51,10 +91,7 @@ pub(super) fn run(
             break;
         }
         let before = store.accesses();
-        let reply = command::dispatch(
-            &mut Context::new(shared, session, &mut store, memory),
-            &request,
-        );
+        let reply = command::dispatch(&mut Context::new(shared, session, store, memory), &request);
         reply_bytes += reply.bytes();
         answers.push(Answer {
             reply,
@@ -65,24 +102,24 @@ pub(super) fn run(
             break;
         }
     }
-    #[cfg(test)]
-    if shared
-        .break_next_commit
-        .swap(false, std::sync::atomic::Ordering::SeqCst)
-    {
-        store.break_commit(crate::engine::error::EngineError::ReadOnly);
-    }
-    finish(store, answers, out);
+    answers
 }
 
-/// Ends the transaction and lets the replies out, or what must be said in their place.
-fn finish(store: Store<'_>, answers: Vec<Answer>, out: &mut BytesMut) {
-    let failure = store.finish().err().map(|error| {
+/// Ends the transaction; what must be said in place of the replies that depend on it, if it failed.
+pub(super) fn commit(shared: &Shared, store: Store<'_>) -> Option<Reply> {
+    #[cfg(test)]
+    let store = shared.broken_by_a_test(store);
+    let _ = shared;
+    store.finish().err().map(|error| {
         tracing::error!(%error, "a batch of commands was not committed");
         Reply::error(format_args!("ERR not committed: {error}"))
-    });
+    })
+}
+
+/// Lets the replies out, or what must be said in their place.
+pub(super) fn answer(answers: Vec<Answer>, failure: Option<&Reply>, out: &mut BytesMut) {
     for answer in answers {
-        let reply = match &failure {
+        let reply = match failure {
             Some(failure) if answer.depends_on_commit => failure,
             _ => &answer.reply,
         };

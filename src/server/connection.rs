@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::Shared;
-use super::batch::{self, BATCH_BYTES_MAX, BATCH_COMMANDS_MAX};
+use super::batch::{self, BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Work};
 use super::budget::{FREE_BYTES, OverBudget, Share};
 use super::pace::Pace;
 use super::protocol::{Framing, ProtocolError, Reply, Request, Speaker};
@@ -144,14 +144,24 @@ impl Connection<'_> {
     /// Runs all of `pending`, mostly as one batch, and sends the replies of each when it is done.
     fn run_batches(&mut self, pending: &mut VecDeque<Request>) -> io::Result<()> {
         while !pending.is_empty() && !self.session.is_closing {
-            let (mut memory, mut out) = (self.shared.budget.share(), BytesMut::new());
-            let session = &mut self.session;
-            batch::run(self.shared, session, pending, &mut memory, &mut out);
-            if let Some(penalty) = session.penalty.take() {
-                self.shared.registry.pause_client(session.id, penalty);
+            let id = self.session.id;
+            let nobody = Session::new(id, false, self.shared.budget.share());
+            let work = Work {
+                session: std::mem::replace(&mut self.session, nobody),
+                pending: std::mem::take(pending),
+                memory: self.shared.budget.share(),
+                out: BytesMut::new(),
+            };
+            let Some(work) = batch::run(self.shared, work) else {
+                return Err(io::Error::other("the thread that ran its batch broke down"));
+            };
+            self.session = work.session;
+            *pending = work.pending;
+            if let Some(penalty) = self.session.penalty.take() {
+                self.shared.registry.pause_client(id, penalty);
             }
             let grace = self.shared.options.write_timeout;
-            self.stream.write_all(&out, grace)?;
+            self.stream.write_all(&work.out, grace)?;
         }
         Ok(())
     }

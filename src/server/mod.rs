@@ -31,6 +31,8 @@
 //! * R10 No wait for a client is for ever, except that of one who is known between two commands.
 //! * R11 While the seat is closed nothing reads or writes the database, and whatever would need it answers
 //!   LOADING; a batch that runs when it is closed is finished first.
+//! * R12 Batches that share a transaction run whole, one after the other, and if its commit fails each of
+//!   them is told so. One that is large shares none.
 //!
 //! Connections share the registry and the scan positions, each behind a lock that is held for
 //! moments and never across I/O or a transaction. A connection's thread blocks in its socket and in
@@ -47,6 +49,7 @@ mod budget;
 mod command;
 mod connection;
 mod error;
+mod group;
 mod listener;
 mod options;
 mod pace;
@@ -85,11 +88,24 @@ struct Shared {
     directory: PathBuf,
     options: ServerOptions,
     registry: Arc<registry::Registry>,
+    group: group::Group,
     scans: command::Scans,
     budget: Arc<budget::Budget>,
     /// Makes the next batch that wrote fail where it would commit.
     #[cfg(test)]
     break_next_commit: std::sync::atomic::AtomicBool,
+}
+
+#[cfg(test)]
+impl Shared {
+    /// `store` as it is, or given up if the next commit is to fail.
+    fn broken_by_a_test<'a>(&self, mut store: store::Store<'a>) -> store::Store<'a> {
+        let order = std::sync::atomic::Ordering::SeqCst;
+        if self.break_next_commit.swap(false, order) {
+            store.break_commit(crate::engine::error::EngineError::ReadOnly);
+        }
+        store
+    }
 }
 
 /// A running server. Dropping it stops it, as `stop` does.
@@ -121,6 +137,7 @@ impl Server {
             budget: budget::Budget::new(options.memory_max),
             options,
             registry: Arc::default(),
+            group: group::Group::default(),
             scans: command::Scans::new(),
             #[cfg(test)]
             break_next_commit: std::sync::atomic::AtomicBool::new(false),

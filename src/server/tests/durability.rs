@@ -117,3 +117,90 @@ fn dropping_a_server_stops_it() {
     assert_eq!(client.rest(), "");
     assert!(TcpStream::connect(running.address).is_err());
 }
+
+/// Waits until so many batches wait for one that is run.
+fn wait_for_group(running: &Running, waiting: usize) {
+    let group = &running.server.shared.as_ref().unwrap().group;
+    for _ in 0..20_000 {
+        if group.is_led() && group.waiting() == waiting {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    panic!("{} batches wait", group.waiting());
+}
+
+/// R1, R12: three connections share a transaction: its failure first, its commit then.
+#[test]
+fn batches_that_wait_together_share_a_commit_and_its_failure() {
+    let running = Running::new();
+    let mut clients = [running.client(), running.client(), running.client()];
+    for is_broken in [true, false] {
+        let writing = running.database.begin_write().unwrap();
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send(&request(&format!("SET k{number} {is_broken}")));
+            wait_for_group(&running, number);
+        }
+        if is_broken {
+            running.break_next_commit();
+        }
+        let before = running.database.stats().engine.commits;
+        writing.rollback();
+        for client in &mut clients {
+            client.expect(match is_broken {
+                true => "-ERR not committed: the database is open read-only\r\n",
+                false => "+OK\r\n",
+            });
+        }
+        let commits = running.database.stats().engine.commits - before;
+        assert_eq!(commits, u64::from(!is_broken));
+        for number in 0..3 {
+            let expected = if is_broken {
+                "$-1\r\n"
+            } else {
+                "$5\r\nfalse\r\n"
+            };
+            clients[0].ask(&format!("GET k{number}"), expected);
+        }
+    }
+}
+
+/// R2, R4, R12: however batches share transactions, no change is lost, and none is seen twice.
+#[test]
+fn counters_of_many_connections_lose_no_step() {
+    let running = Running::new();
+    let replies = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..8).map(|_| running.client()).collect();
+        let threads = clients.into_iter().map(|mut client| {
+            scope.spawn(move || {
+                let mut seen = Vec::new();
+                for round in 0..60 {
+                    match round % 3 {
+                        0 => client.send(&request("INCR n")),
+                        _ => {
+                            let words = ["MULTI", "INCR n", "INCR n", "EXEC"].map(request);
+                            client.send(&words.concat());
+                            client.expect("+OK\r\n+QUEUED\r\n+QUEUED\r\n*2\r\n");
+                        }
+                    }
+                    let mut number = || client.line()[1..].parse::<u64>().unwrap();
+                    let first = number();
+                    seen.push(first);
+                    if round % 3 != 0 {
+                        assert_eq!(number(), first + 1, "nobody else in between");
+                        seen.push(first + 1);
+                    }
+                }
+                seen
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        threads
+            .into_iter()
+            .flat_map(|one| one.join().unwrap())
+            .collect::<Vec<_>>()
+    });
+    let mut sorted = replies;
+    sorted.sort_unstable();
+    assert_eq!(sorted, (1..=800).collect::<Vec<_>>());
+}
