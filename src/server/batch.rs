@@ -61,7 +61,8 @@ pub(super) struct Answer {
 pub(super) fn run(shared: &Shared, mut work: Work) -> Option<Work> {
     let intent = intent(shared, &work.session, &work.pending);
     let entered = shared.seat.enter();
-    if intent == Intent::Write && entered.is_some() && !work.is_large() {
+    let is_shared = !work.is_large() && !work.session.breaks_batches;
+    if intent == Intent::Write && entered.is_some() && is_shared {
         // Whoever leads takes the seat: who waits for it holds none.
         drop(entered);
         return Group::run(shared, work);
@@ -69,6 +70,8 @@ pub(super) fn run(shared: &Shared, mut work: Work) -> Option<Work> {
     let database = entered.as_ref().and_then(Entered::database);
     let mut store = Store::new(database, intent);
     let answers = run_in(shared, &mut work, &mut store);
+    // Forgiven with the first one that writes and works.
+    work.session.breaks_batches &= intent == Intent::Read || store.is_failed();
     let failure = commit(shared, store);
     answer(answers, failure.as_ref(), &mut work.out);
     Some(work)
@@ -92,6 +95,8 @@ pub(super) fn run_in(shared: &Shared, work: &mut Work, store: &mut Store<'_>) ->
         }
         let before = store.accesses();
         let reply = command::dispatch(&mut Context::new(shared, session, store, memory), &request);
+        #[cfg(test)]
+        shared.break_for_a_test(&request, store);
         reply_bytes += reply.bytes();
         answers.push(Answer {
             reply,

@@ -10,7 +10,8 @@
 //! replies may leave.
 //!
 //! * R12 Batches that share a transaction run whole, one after the other, and if its commit fails each of
-//!   them is told so. One that is large shares none.
+//!   them is told so. One that is large shares none, and neither does that of a client whose last one made a
+//!   transaction fail; those that were not tried before it wait for the next one.
 //!
 //! Locking: the mutex of the group, then that of a place; both are held for moments. A leader holds the
 //! seat of the database and the write transaction, and waits for a commit under way, which needs neither.
@@ -131,7 +132,7 @@ impl Group {
     }
 
     /// The batches to run next, at most `room`; none when it is time to commit.
-    fn next(&self, room: usize) -> Vec<Arc<Place>> {
+    fn next(&self, room: usize) -> VecDeque<Arc<Place>> {
         let mut state = self.state.lock();
         // What is run now is synced after that commit anyway.
         while room > 0 && state.commits > 0 && state.waiting.len() < EARLY {
@@ -139,6 +140,14 @@ impl Group {
         }
         let count = room.min(state.waiting.len());
         state.waiting.drain(..count).collect()
+    }
+
+    /// Lets batches that were not tried wait for the next transaction, before those that came later.
+    fn put_back(&self, untried: VecDeque<Arc<Place>>) {
+        let mut state = self.state.lock();
+        for place in untried.into_iter().rev() {
+            state.waiting.push_front(place);
+        }
     }
 
     /// Batches that wait for whoever runs them.
@@ -211,22 +220,26 @@ fn lead(shared: &Shared, mut own: Work) -> Option<Work> {
     let database = entered.as_ref().and_then(Entered::database);
     let mut store = Store::new(database, Intent::Write);
     let answers = batch::run_in(shared, &mut own, &mut store);
+    own.session.breaks_batches = store.is_failed();
     let mut batches = vec![Ran {
         place: None,
         work: own,
         answers,
     }];
-    loop {
-        let called = leading.group.next(BATCHES_MAX - batches.len());
+    while !store.is_failed() {
+        let mut called = leading.group.next(BATCHES_MAX - batches.len());
         if called.is_empty() {
             break;
         }
-        leading.places.extend_from_slice(&called);
-        for place in called {
+        leading.places.extend(called.iter().cloned());
+        while !store.is_failed()
+            && let Some(place) = called.pop_front()
+        {
             let Some((mut work, _)) = place.take() else {
                 continue;
             };
             let answers = batch::run_in(shared, &mut work, &mut store);
+            work.session.breaks_batches = store.is_failed();
             let place = Some(place);
             batches.push(Ran {
                 place,
@@ -234,6 +247,10 @@ fn lead(shared: &Shared, mut own: Work) -> Option<Work> {
                 answers,
             });
         }
+        // They are called by whoever runs them.
+        let tried = leading.places.len() - called.len();
+        leading.places.truncate(tried);
+        leading.group.put_back(called);
     }
     leading.begin_commit();
     let failure = batch::commit(shared, store);

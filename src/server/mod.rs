@@ -32,7 +32,8 @@
 //! * R11 While the seat is closed nothing reads or writes the database, and whatever would need it answers
 //!   LOADING; a batch that runs when it is closed is finished first.
 //! * R12 Batches that share a transaction run whole, one after the other, and if its commit fails each of
-//!   them is told so. One that is large shares none.
+//!   them is told so. One that is large shares none, and neither does that of a client whose last one made a
+//!   transaction fail; those that were not tried before it wait for the next one.
 //!
 //! Connections share the registry and the scan positions, each behind a lock that is held for
 //! moments and never across I/O or a transaction. A connection's thread blocks in its socket and in
@@ -94,10 +95,21 @@ struct Shared {
     /// Makes the next batch that wrote fail where it would commit.
     #[cfg(test)]
     break_next_commit: std::sync::atomic::AtomicBool,
+    /// Makes each change of this key fail.
+    #[cfg(test)]
+    breaking_key: parking_lot::Mutex<Option<bytes::Bytes>>,
 }
 
 #[cfg(test)]
 impl Shared {
+    /// Gives `store` up if it was asked for the key of which changes are to fail.
+    fn break_for_a_test(&self, request: &protocol::Request, store: &mut store::Store<'_>) {
+        let key = self.breaking_key.lock();
+        if key.is_some() && request.words.get(1) == key.as_ref() {
+            store.break_commit(crate::engine::error::EngineError::ReadOnly);
+        }
+    }
+
     /// `store` as it is, or given up if the next commit is to fail.
     fn broken_by_a_test<'a>(&self, mut store: store::Store<'a>) -> store::Store<'a> {
         let order = std::sync::atomic::Ordering::SeqCst;
@@ -141,6 +153,8 @@ impl Server {
             scans: command::Scans::new(),
             #[cfg(test)]
             break_next_commit: std::sync::atomic::AtomicBool::new(false),
+            #[cfg(test)]
+            breaking_key: parking_lot::Mutex::default(),
         });
         let mut server = Self {
             shared: Some(Arc::clone(&shared)),

@@ -54,6 +54,8 @@ pub(super) struct Session {
     pub(super) penalty: Option<Duration>,
     /// The memory of `queue` and `watched`.
     pub(super) kept: Share,
+    /// Whether its last batch that wrote made its transaction fail.
+    pub(super) breaks_batches: bool,
     /// Whether the client said QUIT.
     pub(super) is_closing: bool,
 }
@@ -72,6 +74,7 @@ impl Session {
             wrong_passwords: 0,
             penalty: None,
             kept,
+            breaks_batches: false,
             is_closing: false,
         }
     }

@@ -99,6 +99,11 @@ impl<'a> Store<'a> {
         self.database
     }
 
+    /// Whether a change has failed, after which nothing is run any more.
+    pub(super) fn is_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     /// How often commands have used it. A command during which this grows depends on the commit.
     pub(super) fn accesses(&self) -> u64 {
         self.accesses

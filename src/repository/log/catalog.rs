@@ -178,7 +178,7 @@ impl LineParts {
                 .last()
                 .filter(|last| last.facts.generation == facts.generation);
             let from = begun.map_or(facts.first, |last| last.until.max(facts.first));
-            let until = self.superseded_from(facts.generation).min(facts.end);
+            let until = self.superseded_from(facts).min(facts.end);
             if from >= until {
                 continue;
             }
@@ -195,9 +195,10 @@ impl LineParts {
         })
     }
 
-    /// Where the first later generation begins, or it was given up (LA9): from there on `generation` does not
+    /// Where the first later generation begins, or its own was given up (LA9): from there on a piece does not
     /// count (LA6). Of a piece that cannot be read its name says it.
-    fn superseded_from(&self, generation: Generation) -> Lsn {
+    fn superseded_from(&self, piece: &PieceFacts) -> Lsn {
+        let generation = piece.generation;
         let pieces = self.pieces.iter();
         let pieces = pieces.map(|one| (one.generation, one.segment_start));
         let names = self.unreadable.iter();
@@ -206,7 +207,9 @@ impl LineParts {
         let later = pieces.chain(names).chain(gaps);
         let later = later.filter(|(one, _)| *one > generation);
         let given_up = self.gaps.iter().filter(|gap| self.is_given_up(gap));
-        let given_up = given_up.filter(|gap| gap.generation == generation);
+        // What was given up is all that there was then: a gap with something behind it is a loss, as of a piece
+        // that could not be read (LA5).
+        let given_up = given_up.filter(|gap| gap.generation == generation && piece.first < gap.end);
         let later = later.map(|(_, start)| start);
         let all = later.chain(given_up.map(|gap| gap.first));
         all.min().unwrap_or(Lsn::MAX)

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::engine::ReplayTarget;
-use crate::id::{DatabaseId, HistoryId};
+use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::{Lsn, Timestamp};
 use crate::repository::backup_id::BackupId;
 use crate::repository::error::{RepositoryError, Result};
@@ -33,6 +33,8 @@ mod tests;
 const FORKS_MAX: usize = 1000;
 /// Ranges that a refusal names at most.
 const RANGES_MAX: usize = 20;
+/// What an archive of a line begins with.
+const FIRST_GENERATION: Generation = Generation(1);
 
 /// A backup that a replay can start from.
 #[derive(Clone, Debug)]
@@ -40,6 +42,8 @@ pub(super) struct Base {
     pub(super) backup: BackupId,
     pub(super) id: LineId,
     pub(super) commit: CommitStamp,
+    /// The incarnation that wrote the commit, where that is known.
+    pub(super) epoch: Option<Epoch>,
 }
 
 impl Base {
@@ -62,8 +66,13 @@ impl Base {
                 wall_ns: facts.moment_ns,
                 lsn: Lsn(database.lsn?),
             },
+            epoch: database.epoch.as_deref().and_then(epoch_of),
         })
     }
+}
+
+fn epoch_of(text: &str) -> Option<Epoch> {
+    u64::from_str_radix(text, 16).ok().map(Epoch)
 }
 
 /// A piece of the log, and up to where it counts.
@@ -141,6 +150,8 @@ struct Leg {
 /// How far the log leads from a backup.
 struct Reach {
     last: CommitStamp,
+    /// The incarnation that wrote `last`, where it is known.
+    epoch: Option<Epoch>,
     steps: Vec<Step>,
 }
 
@@ -296,6 +307,7 @@ impl<'a> Chart<'a> {
     fn reach(&self, database: DatabaseId, base: &Base, legs: &[Leg]) -> Reach {
         let mut reach = Reach {
             last: base.commit,
+            epoch: base.epoch,
             steps: Vec::new(),
         };
         // Everything of the line before this is behind.
@@ -384,30 +396,34 @@ fn run_behind<'a>(line: &'a LogLine, at: Lsn, reach: &Reach) -> Option<&'a Cover
             && is_whole
             && first.is_some()
             && first == next
-            && !is_doubtful(line, at, run)
+            && !is_doubtful(line, at, run, reach)
     };
     line.runs.iter().find(is_next)
 }
 
-fn is_doubtful(line: &LogLine, at: Lsn, run: &CoveredRun) -> bool {
-    let incarnation = |piece: &PieceUse| (piece.facts.generation, piece.facts.epoch);
-    let own = run.pieces.first().map(incarnation);
+fn is_doubtful(line: &LogLine, at: Lsn, run: &CoveredRun, reach: &Reach) -> bool {
+    let Some(own) = run.pieces.first().map(|piece| &piece.facts) else {
+        return false;
+    };
     let pieces = line.runs.iter().flat_map(|run| &run.pieces);
     let before = pieces
         .filter(|piece| piece.from <= at)
-        .map(incarnation)
-        .max_by_key(|(generation, _)| *generation);
-    let (Some((own, epoch)), Some((before, epoch_before))) = (own, before) else {
+        .map(|piece| piece.facts.generation)
+        .max();
+    // What was before the first generation of all is the same past.
+    if before == Some(own.generation) || (before.is_none() && own.generation <= FIRST_GENERATION) {
         return false;
-    };
-    // One incarnation in two generations was put back: then what is before the end of the gap is in doubt too.
-    let is_put_back = epoch == epoch_before;
+    }
+    // An incarnation that goes on as a later generation may have been put back: then what is before the end of
+    // the gap is in doubt too. The pieces of the former one may be gone, or not count, so that is asked of the
+    // commit that is gone on from.
+    let is_put_back = reach.epoch.is_none_or(|epoch| epoch == own.epoch);
     let is_between = |gap: &LogGap| {
         let is_after = at <= gap.first || (is_put_back && at < gap.end);
         is_after && gap.first < run.first
     };
     let mut gaps = line.gaps.iter();
-    before != own && gaps.any(|gap| gap.generation == own && is_between(gap))
+    gaps.any(|gap| gap.generation == own.generation && is_between(gap))
 }
 
 impl Reach {
@@ -433,7 +449,10 @@ impl Reach {
             };
             let is_later =
                 |last: &CommitStamp| last.lsn <= until && last.timestamp > self.last.timestamp;
-            self.last = last.filter(is_later).unwrap_or(self.last);
+            if let Some(last) = last.filter(is_later) {
+                self.last = last;
+                self.epoch = Some(piece.facts.epoch);
+            }
         }
         run.end.min(until).max(at)
     }

@@ -165,6 +165,41 @@ fn batches_that_wait_together_share_a_commit_and_its_failure() {
     }
 }
 
+/// R12: a client whose changes fail takes nobody along that was not tried before, and later nobody at all.
+#[test]
+fn client_whose_changes_fail_does_not_keep_others_from_writing() {
+    let failed = "-ERR not committed: the database is open read-only\r\n";
+    let running = Running::new();
+    let shared = running.server.shared.as_ref().unwrap();
+    *shared.breaking_key.lock() = Some("bad".into());
+    let [mut first, mut bad, mut later, mut last] = [(); 4].map(|()| running.client());
+    let writing = running.database.begin_write().unwrap();
+    let waiting = [&mut first, &mut bad, &mut later, &mut last];
+    for (number, (client, key)) in waiting.into_iter().zip(["a", "bad", "b", "c"]).enumerate() {
+        client.send(&request(&format!("SET {key} 1")));
+        wait_for_group(&running, number);
+    }
+    writing.rollback();
+    first.expect(failed);
+    bad.expect(failed);
+    later.expect("+OK\r\n");
+    last.expect("+OK\r\n");
+
+    let writing = running.database.begin_write().unwrap();
+    first.send(&request("SET a 2"));
+    wait_for_group(&running, 0);
+    bad.send(&request("SET bad 2"));
+    later.send(&request("SET b 2"));
+    wait_for_group(&running, 1);
+    writing.rollback();
+    first.expect("+OK\r\n");
+    bad.expect(failed);
+    later.expect("+OK\r\n");
+
+    *shared.breaking_key.lock() = None;
+    bad.ask("SET bad 3", "+OK\r\n");
+}
+
 /// R2, R4, R12: however batches share transactions, no change is lost, and none is seen twice.
 #[test]
 fn counters_of_many_connections_lose_no_step() {

@@ -76,6 +76,8 @@ impl Archiver {
             end: line.holdings.position,
             generation: newest,
         };
+        // What is to be archived anew is kept from now on: the cursor that was put back may lie behind its start.
+        self.write_cursor(line, first.min(line.cursor))?;
         // First of all: should something fail now, the next step may find it known.
         report.put_back = Some(first);
         if lost.first < lost.end {

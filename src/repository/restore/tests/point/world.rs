@@ -193,6 +193,7 @@ impl World {
             backup: BackupId::new(1_763_665_649_000_000_000, number.to_be_bytes()),
             id: self.branches[branch].id,
             commit: stamp(point),
+            epoch: Some(engine.identity().epoch),
         };
         self.bases.push((base, bytes));
     }
