@@ -8,7 +8,6 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
@@ -129,8 +128,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         zeros: vec![0; REQUEST_BYTES_MAX as usize],
     };
     let mut config = Config::default();
-    config.n_threads =
-        Some(thread::available_parallelism().map_or(2, |cpus| cpus.get().clamp(2, 4)));
+    // As many as a session of `stillfs mount` has.
+    config.n_threads = Some(4);
     config.mount_options = vec![
         MountOption::RO,
         MountOption::NoAtime,
