@@ -11,7 +11,7 @@ use fuser::{Config, Session, SessionACL};
 
 use super::MountOptions;
 use super::filesystem::{
-    EndedNodes, LateNotifier, StatusSource, TreeFilesystem, spawn_invalidator,
+    EndedNodes, LateNotifier, StatusSource, THREADS, TreeFilesystem, spawn_invalidator,
 };
 use super::kernel::{self, AttachError};
 use super::mountinfo::is_ours;
@@ -21,10 +21,6 @@ use super::unmount::{Lazy, UnmountError, unmount_identity};
 use crate::os::mount_table::{self, MountIdentity};
 use crate::os::process::raise_file_limit;
 use crate::view::tree::Tree;
-
-/// Threads of a session, however many processors there are: each waits for the disk. A second one halves
-/// the latency even of a single reader; four answer four readers of a cold file, and more gain nothing.
-pub(super) const THREADS: usize = 4;
 
 /// Why a tree was not mounted. What was mounted on the way was unmounted again.
 #[derive(Debug, thiserror::Error)]

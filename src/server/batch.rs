@@ -7,7 +7,6 @@ use bytes::{Bytes, BytesMut};
 use super::Shared;
 use super::budget::Share;
 use super::command::{self, Command, Context, Effect, Place, Resolved};
-use super::group::Group;
 use super::protocol::{Reply, Request, RespVersion};
 use super::seat::Entered;
 use super::session::Session;
@@ -36,7 +35,8 @@ pub(super) struct Work {
 }
 
 impl Work {
-    fn is_large(&self) -> bool {
+    /// Whether it is too large to share a transaction.
+    pub(super) fn is_large(&self) -> bool {
         let queued = self.session.queue.as_ref().map_or(0, |queue| queue.bytes);
         let pending = self.pending.iter().map(|request| request.bytes);
         pending.fold(queued, usize::saturating_add) > SHARING_BYTES_MAX
@@ -52,21 +52,14 @@ pub(super) struct Answer {
     depends_on_commit: bool,
 }
 
-/// Runs commands from the head of what is pending, and gives the work back with their replies; `None` where
-/// a batch that shared its transaction took it along when it broke down.
+/// Runs commands from the head of what is pending in a transaction of their own, and gives the work back with
+/// their replies.
 ///
 /// At least one command is taken. A command that must run alone ends the batch before it. Nothing
 /// is appended before the transaction has ended, and it ends before this returns, so that a client
 /// that does not take its replies holds nobody up.
-pub(super) fn run(shared: &Shared, mut work: Work) -> Option<Work> {
-    let intent = intent(shared, &work.session, &work.pending);
+pub(super) fn run(shared: &Shared, mut work: Work, intent: Intent) -> Work {
     let entered = shared.seat.enter();
-    let is_shared = !work.is_large() && !work.session.breaks_batches;
-    if intent == Intent::Write && entered.is_some() && is_shared {
-        // Whoever leads takes the seat: who waits for it holds none.
-        drop(entered);
-        return Group::run(shared, work);
-    }
     let database = entered.as_ref().and_then(Entered::database);
     let mut store = Store::new(database, intent);
     let answers = run_in(shared, &mut work, &mut store);
@@ -74,7 +67,7 @@ pub(super) fn run(shared: &Shared, mut work: Work) -> Option<Work> {
     work.session.breaks_batches &= intent == Intent::Read || store.is_failed();
     let failure = commit(shared, store);
     answer(answers, failure.as_ref(), &mut work.out);
-    Some(work)
+    work
 }
 
 /// Runs commands from the head of what is pending in the transaction of `store`.
@@ -133,7 +126,7 @@ pub(super) fn answer(answers: Vec<Answer>, failure: Option<&Reply>, out: &mut By
 }
 
 /// Whether the batch may change the database. May say so wrongly, never the other way round.
-fn intent(shared: &Shared, session: &Session, pending: &VecDeque<Request>) -> Intent {
+pub(super) fn intent(shared: &Shared, session: &Session, pending: &VecDeque<Request>) -> Intent {
     let writes = |command: &Command| command.effect == Effect::Write;
     let first = pending.front().map(|request| &request.words);
     if session.queue.is_none() && first.is_some_and(|words| runs_alone(shared, words)) {

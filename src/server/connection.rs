@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::Shared;
-use super::batch::{self, BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Work};
+use super::batch::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Work};
 use super::budget::{FREE_BYTES, OverBudget, Share};
+use super::group;
 use super::pace::Pace;
 use super::protocol::{Framing, ProtocolError, Reply, Request, Speaker};
 use super::session::Session;
@@ -152,7 +153,7 @@ impl Connection<'_> {
                 memory: self.shared.budget.share(),
                 out: BytesMut::new(),
             };
-            let Some(work) = batch::run(self.shared, work) else {
+            let Some(work) = group::run(self.shared, work) else {
                 return Err(io::Error::other("the thread that ran its batch broke down"));
             };
             self.session = work.session;

@@ -106,10 +106,22 @@ struct Ran {
     answers: Vec<Answer>,
 }
 
+/// Runs commands from the head of what is pending as [`batch::run`] does, in a transaction with others where they
+/// write and may share one. `None` where a batch that shared it took them along when it broke down.
+pub(super) fn run(shared: &Shared, work: Work) -> Option<Work> {
+    let intent = batch::intent(shared, &work.session, &work.pending);
+    let may_share = intent == Intent::Write && !work.is_large() && !work.session.breaks_batches;
+    // Whoever leads takes the seat: who waits for it holds none.
+    if may_share && shared.seat.enter().is_some() {
+        return Group::run(shared, work);
+    }
+    Some(batch::run(shared, work, intent))
+}
+
 impl Group {
     /// Runs a batch that writes, in one transaction with others; gives it back with its replies once that
     /// was committed, or `None` where the thread that ran it broke down.
-    pub(super) fn run(shared: &Shared, work: Work) -> Option<Work> {
+    fn run(shared: &Shared, work: Work) -> Option<Work> {
         let place = {
             let mut state = shared.group.state.lock();
             if !state.is_led {

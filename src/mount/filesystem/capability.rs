@@ -6,6 +6,9 @@ use fuser::{InitFlags, KernelConfig};
 const BACKGROUND_REQUESTS_MAX: u16 = 64;
 /// Largest request; the kernel derives the size of reads from the size of writes.
 pub(super) const REQUEST_BYTES_MAX: u32 = 1 << 20;
+/// Threads of a session, however many processors there are: each waits for the disk. A second one halves
+/// the latency even of a single reader; four answer four readers of a cold file, and more gain nothing.
+pub(in crate::mount) const THREADS: usize = 4;
 /// How many file systems may stand on each other: ours on one that stands on the disk. An overlay on top
 /// of ours is then still possible, and what lies on an overlay is read through the daemon.
 const STACK_DEPTH: u32 = 1;

@@ -35,6 +35,7 @@ use fuser::{
 };
 
 use self::attributes::{BLOCK_BYTES, Figures};
+pub(super) use self::capability::THREADS;
 use self::capability::{Wanted, configure};
 use self::directory::{Filled, Listing, OpenListings, Room};
 pub(super) use self::ended::{EndedNodes, spawn_invalidator};

@@ -4,8 +4,7 @@ use std::ops::{Deref, DerefMut};
 
 use parking_lot::Mutex;
 
-use super::capability::REQUEST_BYTES_MAX;
-use crate::mount::session::THREADS;
+use super::capability::{REQUEST_BYTES_MAX, THREADS};
 use crate::os::large_pages::{LARGE_PAGE_BYTES, LargePart, large_parts};
 
 /// How many threads read on a large page: whoever reads in a row keeps two of them busy. The others have
