@@ -94,6 +94,7 @@ pub mod repository;
 pub mod server;
 pub mod source;
 
+#[cfg(feature = "cli")]
 #[doc(hidden)]
 pub mod cli;
 

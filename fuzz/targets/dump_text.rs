@@ -14,11 +14,11 @@ fuzz_target!(init: stillfs_fuzz::plant(&[DUMP.to_vec()]), |data: &[u8]| {
     let machine = Host::simulated(1);
     let engine = Engine::open(&machine.host, Path::new(sample::DIR), &sample::options(), None);
     let engine = engine.expect("a database can be made");
-    let loaded = stillfs::cli::load_text(&engine, data);
+    let loaded = stillfs::database::load_text(&engine, data);
     let report = engine.check().expect("nothing fails on this machine");
     assert!(report.is_clean(), "{:?}", report.findings);
-    if let Ok(entry_count) = loaded {
-        assert_eq!(report.totals.entry_count, entry_count);
+    if let Ok(loaded) = loaded {
+        assert_eq!(report.totals.entry_count, loaded.entry_count);
     }
     walk::look(&engine);
 });

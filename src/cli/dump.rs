@@ -4,21 +4,7 @@
 //! Every pin of one commit, and every database of the same content however its pages lie, gives the
 //! same text and the same digest.
 //!
-//! # Text
-//!
-//! ASCII, lines end with `\n`, fields are parted by one space:
-//!
-//! ```text
-//! stillfs dump 1
-//! table NAME COUNT      tables in ascending order of their names' bytes; COUNT entries follow
-//! KEY VALUE             entries in ascending order of their keys' bytes
-//! end COUNT             the sum of all tables' counts; nothing follows
-//! ```
-//!
-//! NAME, KEY and VALUE are byte strings. Bytes 0x21 to 0x7e except `%` stand for themselves; every
-//! other byte is written `%xx`, two lower-case hexadecimal digits (upper case is read too). The empty
-//! string is a lone `%`. COUNT is decimal, without leading zeros. What a line is follows from its
-//! place alone: a key may be `end`. A text without its `end` line is truncated and worth nothing.
+//! `database::text` says what the text is.
 //!
 //! # Digest
 //!
@@ -34,14 +20,13 @@
 //! Memory: the engine's cache, one entry and one buffer. Nothing is written but standard output.
 
 mod digest;
-pub(super) mod text;
 
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
 use super::exit::{Exit, Failure, Outcome};
 use super::output;
-use crate::database::ReadTransaction;
+use crate::database::{ReadTransaction, text};
 use crate::os::Host;
 use crate::source::still::{self, StillDatabase};
 use digest::ContentDigest;

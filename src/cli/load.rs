@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::dump::text::{Item, TextReader};
 use super::exit::{Exit, Failure, Outcome};
 use super::output;
 use super::size::{self, ByteSize};
 use crate::amount::Many;
-use crate::database::{CHANGES_DIR, Create, Engine, EngineOptions, LOCK_FILE, LOG_DIR, PAGE_FILE};
+use crate::database::{
+    CHANGES_DIR, Create, Engine, EngineOptions, LOCK_FILE, LOG_DIR, Loaded, PAGE_FILE, load_text,
+};
 use crate::engine::error::EngineError;
 use crate::os::path::{FileType, file_type_of, remove_dir};
 use crate::os::{self, File, Host, LockKind, OpenMode};
@@ -27,8 +28,6 @@ use crate::page::PageSize;
 
 /// Where the database is made, inside its directory.
 const SCRATCH_DIR: &str = ".stillfs-load";
-/// Bytes of keys and values that make a transaction.
-const TRANSACTION_BYTES: usize = 4 << 20;
 /// What is read of standard input at once.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -48,13 +47,6 @@ pub(crate) struct LoadArgs {
     /// Memory for clean pages while loading
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     cache: ByteSize,
-}
-
-/// What was loaded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Loaded {
-    table_count: u64,
-    entry_count: u64,
 }
 
 /// Loads standard input into the directory.
@@ -166,7 +158,7 @@ impl<'a> Place<'a> {
             ..EngineOptions::default()
         };
         let engine = Engine::open(self.host, &self.scratch, &options, None)?;
-        let loaded = load(&engine, TextReader::new(input))?;
+        let loaded = load_text(&engine, input)?;
         engine.close()?;
         Ok(loaded)
     }
@@ -227,54 +219,6 @@ impl<'a> Place<'a> {
         let parent = self.dir.parent().unwrap_or(&self.dir);
         let synced = self.host.disk.sync_dir(parent);
         synced.with_context(|| format!("cannot sync {}", parent.display()))
-    }
-}
-
-/// Puts everything that `text` says into `engine`, for the fuzz targets; returns how many entries.
-///
-/// Errors: why it is no dump, as it is shown.
-#[cfg(feature = "fuzzing")]
-pub fn load_text(engine: &Engine, text: &[u8]) -> Result<u64, String> {
-    let loaded = load(engine, TextReader::new(text)).map_err(|failure| failure.text())?;
-    Ok(loaded.entry_count)
-}
-
-/// Puts everything that `text` says into `engine`, in transactions of bounded size.
-fn load<R: BufRead>(engine: &Engine, mut text: TextReader<R>) -> Result<Loaded, Failure> {
-    let mut loaded = Loaded::default();
-    let mut table = String::new();
-    let mut transaction = engine.begin_write()?;
-    let mut pending_bytes = 0;
-    loop {
-        let line = text.line() + 1;
-        match text.next()? {
-            Item::Table { name, entry_count } => {
-                table = name;
-                loaded.table_count += 1;
-                if entry_count == 0 {
-                    // A table is made by its first entry; here there is none to come.
-                    let made = transaction.put(&table, b"x", b"");
-                    made.and_then(|()| transaction.delete(&table, b"x"))
-                        .with_context(|| format!("cannot load line {line} of the dump"))?;
-                }
-            }
-            Item::Entry { key, value } => {
-                pending_bytes += key.len() + value.len();
-                transaction
-                    .put(&table, key, value)
-                    .with_context(|| format!("cannot load line {line} of the dump"))?;
-            }
-            Item::End { entry_count } => {
-                transaction.commit()?;
-                loaded.entry_count = entry_count;
-                return Ok(loaded);
-            }
-        }
-        if pending_bytes >= TRANSACTION_BYTES {
-            transaction.commit()?;
-            transaction = engine.begin_write()?;
-            pending_bytes = 0;
-        }
     }
 }
 

@@ -65,8 +65,6 @@ use clap::{Parser, Subcommand};
 
 use audit::Note;
 use exit::{Exit, Outcome};
-#[cfg(feature = "fuzzing")]
-pub use load::load_text;
 
 /// Look at a running database as a folder of still files.
 #[derive(Debug, Parser)]

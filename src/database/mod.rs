@@ -50,6 +50,7 @@ mod still_pages;
 mod takeover_test;
 #[cfg(test)]
 mod tests;
+pub(crate) mod text;
 mod trend;
 
 use std::path::Path;
@@ -81,6 +82,7 @@ pub use pin_options::PinOptions;
 pub use pinning::{NativeHeader, PinTimes};
 use state::State;
 pub use still_pages::StillPages;
+pub use text::{Expected, FieldFault, LoadError, Loaded, TextError, load_text};
 pub(crate) use trend::{Trend, used_up_in};
 
 /// Name of the pin server's socket in a database's directory.

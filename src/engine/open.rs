@@ -179,7 +179,7 @@ impl Engine {
     /// Looks whether anybody writes the database in `dir`.
     ///
     /// Errors: `InUse` if so; `NotADatabase`, `Io`.
-    pub(crate) fn refuse_if_used(host: &Host, dir: &Path) -> Result<()> {
+    pub fn refuse_if_used(host: &Host, dir: &Path) -> Result<()> {
         lock_dir(host, dir, Patience::Looker).map(drop)
     }
 

@@ -1,11 +1,30 @@
-//! The text form of a database's content. See the head of `dump`.
+//! The text form of a database's content, as `stillfs dump` writes it.
+//!
+//! ASCII, lines end with `\n`, fields are parted by one space:
+//!
+//! ```text
+//! stillfs dump 1
+//! table NAME COUNT      tables in ascending order of their names' bytes; COUNT entries follow
+//! KEY VALUE             entries in ascending order of their keys' bytes
+//! end COUNT             the sum of all tables' counts; nothing follows
+//! ```
+//!
+//! NAME, KEY and VALUE are byte strings. Bytes 0x21 to 0x7e except `%` stand for themselves; every
+//! other byte is written `%xx`, two lower-case hexadecimal digits (upper case is read too). The empty
+//! string is a lone `%`. COUNT is decimal, without leading zeros. What a line is follows from its
+//! place alone: a key may be `end`. A text without its `end` line is truncated and worth nothing.
 
-use std::io::{self, BufRead, Read, Write};
+#[cfg(any(test, feature = "cli"))]
+use std::io::Write;
+use std::io::{self, BufRead, Read};
 
-use crate::database::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use super::{Engine, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::engine::error::EngineError;
 
 /// The first line of every dump of this version.
-pub(in crate::cli) const FIRST_LINE: &str = "stillfs dump 1";
+pub(crate) const FIRST_LINE: &str = "stillfs dump 1";
+/// Bytes of keys and values that make a transaction.
+const TRANSACTION_BYTES: usize = 4 << 20;
 /// The longest line: key and value with every byte escaped, a space and the end of the line.
 const LINE_BYTES_MAX: u64 = 3 * (KEY_BYTES_MAX + VALUE_BYTES_MAX) + 2;
 
@@ -14,8 +33,9 @@ const fn is_plain(byte: u8) -> bool {
     byte >= 0x21 && byte <= 0x7e && byte != b'%'
 }
 
-/// Writes `bytes` escaped. Errors: those of `out`.
-pub(in crate::cli) fn write_escaped(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
+/// Writes `bytes` escaped; only the command writes dumps. Errors: those of `out`.
+#[cfg(any(test, feature = "cli"))]
+pub(crate) fn write_escaped(out: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     if bytes.is_empty() {
         return out.write_all(b"%");
@@ -38,7 +58,7 @@ pub(in crate::cli) fn write_escaped(out: &mut impl Write, bytes: &[u8]) -> io::R
 /// What is wrong with a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub(in crate::cli) enum FieldFault {
+pub enum FieldFault {
     /// A percent sign without two digits after it.
     #[error("a % without two hexadecimal digits after it")]
     Escape,
@@ -85,7 +105,7 @@ fn unescape(field: &[u8], out: &mut Vec<u8>) -> Result<(), FieldFault> {
 /// Why a text is no dump.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub(in crate::cli) enum TextError {
+pub enum TextError {
     /// It cannot be read.
     #[error("cannot read line {line} of the dump: {source}")]
     Io {
@@ -140,7 +160,7 @@ pub(in crate::cli) enum TextError {
 
 /// What must stand in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Expected {
+pub enum Expected {
     /// The first line.
     Start,
     /// The head of a table, or the last line.
@@ -169,7 +189,7 @@ impl std::fmt::Display for Expected {
 
 /// What a line says. Key and value of an entry are the reader's, until the next line is read.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::cli) enum Item<'a> {
+pub(crate) enum Item<'a> {
     /// A table begins.
     Table { name: String, entry_count: u64 },
     /// An entry of the table that began last.
@@ -180,7 +200,7 @@ pub(in crate::cli) enum Item<'a> {
 
 /// Reads a dump line by line, in memory for one line.
 #[derive(Debug)]
-pub(in crate::cli) struct TextReader<R> {
+pub(crate) struct TextReader<R> {
     input: R,
     line: u64,
     text: Vec<u8>,
@@ -203,7 +223,7 @@ enum Place {
 }
 
 impl<R: BufRead> TextReader<R> {
-    pub(in crate::cli) fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         Self {
             input,
             line: 0,
@@ -217,14 +237,14 @@ impl<R: BufRead> TextReader<R> {
     }
 
     /// The number of the line that was read last, from 1.
-    pub(in crate::cli) fn line(&self) -> u64 {
+    pub(crate) fn line(&self) -> u64 {
         self.line
     }
 
     /// Reads the next line, and with the first one the start. After `End` it is not to be called.
     ///
     /// Errors: any [`TextError`].
-    pub(in crate::cli) fn next(&mut self) -> Result<Item<'_>, TextError> {
+    pub(crate) fn next(&mut self) -> Result<Item<'_>, TextError> {
         if let Place::Start = self.place {
             self.read_line(Expected::Start)?;
             if self.text != FIRST_LINE.as_bytes() {
@@ -358,6 +378,77 @@ fn number(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     let number: u64 = text.parse().ok()?;
     (number.to_string() == text).then_some(number)
+}
+
+/// Why a text was not loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// It is no dump.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// An entry or a table was refused.
+    #[error("cannot load line {line} of the dump")]
+    Line {
+        /// The line, from 1.
+        line: u64,
+        /// Why.
+        source: EngineError,
+    },
+    /// A transaction did not begin, or was not committed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// What was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Tables, empty ones included.
+    pub table_count: u64,
+    /// Entries of all tables.
+    pub entry_count: u64,
+}
+
+/// Puts everything that a dump says into `engine`, in transactions of a few megabytes, and in memory for one
+/// of those and one entry. Those that were committed before an error stay.
+///
+/// Errors: any [`LoadError`].
+pub fn load_text(engine: &Engine, input: impl BufRead) -> Result<Loaded, LoadError> {
+    let mut text = TextReader::new(input);
+    let mut loaded = Loaded::default();
+    let mut table = String::new();
+    let mut transaction = engine.begin_write()?;
+    let mut pending_bytes = 0;
+    loop {
+        let line = text.line() + 1;
+        let refused = |source| LoadError::Line { line, source };
+        match text.next()? {
+            Item::Table { name, entry_count } => {
+                table = name;
+                loaded.table_count += 1;
+                if entry_count == 0 {
+                    // A table is made by its first entry; here there is none to come.
+                    let made = transaction.put(&table, b"x", b"");
+                    made.and_then(|()| transaction.delete(&table, b"x"))
+                        .map_err(refused)?;
+                }
+            }
+            Item::Entry { key, value } => {
+                pending_bytes += key.len() + value.len();
+                transaction.put(&table, key, value).map_err(refused)?;
+            }
+            Item::End { entry_count } => {
+                transaction.commit()?;
+                loaded.entry_count = entry_count;
+                return Ok(loaded);
+            }
+        }
+        if pending_bytes >= TRANSACTION_BYTES {
+            transaction.commit()?;
+            transaction = engine.begin_write()?;
+            pending_bytes = 0;
+        }
+    }
 }
 
 #[cfg(test)]
