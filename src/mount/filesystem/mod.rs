@@ -28,10 +28,9 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BackingId, BsdFileFlags, CopyFileRangeFlags, FileAttr, FileHandle, Filesystem,
-    FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr,
-    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl,
-    ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    Generation, INodeNo, KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
 use self::attributes::{BLOCK_BYTES, Figures};
@@ -105,14 +104,6 @@ impl TreeFilesystem {
             None => TTL,
             Some(_) if self.files.of_node(node.id).is_some() => ASKED_TTL,
             Some(_) => NAMED_TTL,
-        }
-    }
-
-    fn open_listing(&self, ino: INodeNo) -> Result<FileHandle, Refusal<'static>> {
-        let node = self.node(ino)?;
-        match node.is_directory() {
-            true => Ok(FileHandle(self.listings.insert(node.id))),
-            false => Err(Refusal::NotDirectory),
         }
     }
 
@@ -300,10 +291,7 @@ impl Filesystem for TreeFilesystem {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.open_listing(ino) {
-            Ok(handle) => reply.opened(
-                handle,
-                FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
-            ),
+            Ok((handle, flags)) => reply.opened(handle, flags),
             Err(refusal) => reply.error(errno(&refusal)),
         }
     }

@@ -67,6 +67,26 @@ impl TreeFilesystem {
         Ok((handle, Some(open), flags))
     }
 
+    /// Opens a directory for listing.
+    pub(super) fn open_listing(
+        &self,
+        ino: INodeNo,
+    ) -> Result<(FileHandle, FopenFlags), Refusal<'static>> {
+        let node = self.node(ino)?;
+        let Content::Directory(children) = &node.content else {
+            return Err(Refusal::NotDirectory);
+        };
+        // The kernel may keep names for ever. But whoever lists live files asks for their attributes next,
+        // which a listing from here tells of hundreds at a time, and one from its cache of none.
+        let mut nodes = children.values().filter_map(|id| self.tree.node(*id));
+        let has_live = self.figures.has_live && nodes.any(|node| live(node).is_some());
+        let flags = match has_live {
+            true => FopenFlags::empty(),
+            false => FopenFlags::FOPEN_CACHE_DIR | FopenFlags::FOPEN_KEEP_CACHE,
+        };
+        Ok((FileHandle(self.listings.insert(node.id)), flags))
+    }
+
     /// How the kernel treats a file that is read through the daemon.
     fn daemon_flags(&self, node: &Node) -> FopenFlags {
         // After the end a cache that reads under way may have filled again must not be kept. Nor is that
@@ -100,5 +120,57 @@ impl TreeFilesystem {
                 Err(Refusal::BadArgument)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{OsStr, OsString};
+
+    use super::super::super::options::MountOptions;
+    use super::super::{EndedNodes, LateNotifier, StatusSource, fixture};
+    use super::*;
+    use crate::os::path::Metadata;
+    use crate::view::tree::{LiveError, LiveFile, NodeId};
+
+    #[derive(Debug)]
+    struct Gone;
+
+    impl LiveFile for Gone {
+        fn stat(&self) -> Result<Metadata, LiveError> {
+            Err(LiveError::Gone)
+        }
+
+        fn open(&self) -> Result<Arc<dyn File>, LiveError> {
+            Err(LiveError::Gone)
+        }
+
+        fn xattr_names(&self) -> Result<Vec<OsString>, LiveError> {
+            Err(LiveError::Gone)
+        }
+
+        fn xattr(&self, _name: &OsStr) -> Result<Option<Vec<u8>>, LiveError> {
+            Err(LiveError::Gone)
+        }
+    }
+
+    /// M8: a listing from the kernel's cache has no attributes, and each file is then asked for alone.
+    #[test]
+    fn only_listings_without_live_files_are_kept_by_the_kernel() {
+        let mut tree = fixture::tree();
+        fixture::put_content(&mut tree, "live", 50, Content::Live(Arc::new(Gone)));
+        let empty = tree.lookup(NodeId::ROOT, "empty".as_ref()).unwrap().id;
+        let (ended, _stale) = EndedNodes::new();
+        let status = StatusSource::new(String::new);
+        let (options, late) = (MountOptions::default(), LateNotifier::default());
+        let filesystem = TreeFilesystem::new(Arc::new(tree), options, status, ended, late);
+        let is_kept = |id: u64| {
+            let (_, flags) = filesystem.open_listing(INodeNo(id)).unwrap();
+            flags.contains(FopenFlags::FOPEN_CACHE_DIR)
+        };
+        assert!(is_kept(empty.0));
+        assert!(!is_kept(NodeId::ROOT.0));
+        let file = filesystem.open_listing(INodeNo(50));
+        assert!(matches!(file, Err(Refusal::NotDirectory)));
     }
 }
