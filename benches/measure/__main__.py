@@ -46,7 +46,7 @@ MEASUREMENTS = {
     "growth": Measurement(growth.growth, "pin, mount, first read, scan, release by size and share", (30, 160, 1500)),
     "huge-file": Measurement(growth.huge_file, "index of a file of 1 TiB, nearly all holes", (8, 8, 8)),
     "pin-time": Measurement(writer.pin_time, "time under the commit lock at a pin", (10, 170, 1200)),
-    "commit-rate": Measurement(writer.commit_rate, "with an idle pin, during a copy, after it", (20, 145, 220)),
+    "commit-rate": Measurement(writer.commit_rate, "with an idle pin, during a copy, after it", (28, 210, 300)),
     "first-touch": Measurement(writer.first_touch, "checkpoints when every page is saved for a pin", (10, 30, 40)),
     "shadow-bytes": Measurement(writer.shadow_bytes, "of 16 pins taken together and over time", (10, 25, 25)),
     "reflink": Measurement(clones.reflink, "clones of the live file at each pin instead of the shadow", (8, 60, 60)),

@@ -55,10 +55,11 @@ def pin_time(scene):
 
 
 class Copier:
-    """Somebody who reads a mount from begin to end as fast as it gets, again and again."""
+    """Somebody who reads a file from begin to end as fast as it gets, again and again."""
 
-    def __init__(self, file):
+    def __init__(self, file, is_mount=True):
         self.file = file
+        self.is_mount = is_mount
         self.is_over = threading.Event()
         self.copied = 0
         self.thread = threading.Thread(target=self.work)
@@ -67,8 +68,9 @@ class Copier:
         buffer = bytearray(MIB)
         while not self.is_over.is_set():
             with open(self.file, "rb", buffering=0) as file:
-                # What the kernel has of the mount would be no load for the daemon.
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                if self.is_mount:
+                    # What the kernel has of the mount would be no load for the daemon.
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
                 while not self.is_over.is_set():
                     count = file.readinto(buffer)
                     if not count:
@@ -88,6 +90,11 @@ STATES = (
     ("idle", "with an idle pin", 0.98),
     ("copy", "while the mount is copied", 0.90),
     ("after", "after the copy, the pin held", 0.99),
+)
+# What a copy costs that needs no pin: as much is the least that one of a mount can cost.
+CONTROLS = (
+    ("raw", "without a pin, while the file itself is copied out of memory"),
+    ("empty", "without a pin, while the mount of a server that reads nothing is copied"),
 )
 
 
@@ -119,16 +126,24 @@ def commit_rate(scene):
         return done["commits"] / done["seconds"]
 
     subject.ask("commit-for", length, 1)
-    rates = {name: [] for name in ("none", "idle", "copy", "after")}
+    nothing = scene.empty_server("empty-commits", os.stat(subject.file).st_size) / NAME
+    rates = {name: [] for name in ("none", "idle", "copy", "after", "raw", "empty")}
     for at in range(scene.scale.pairs):
         for name, value in in_each_state(scene, subject, at, rate).items():
             rates[name].append(value)
+        for name, copier in (("raw", Copier(subject.file, is_mount=False)), ("empty", Copier(nothing))):
+            with copier:
+                rates[name].append(rate())
     table = Table(
         "Commits per second of one committer, each one durable",
         columns=("", "with the pin", "without", "ratio", "target", ""),
     )
     for name, words, wanted in STATES:
         row = compare(words, rates[name], rates["none"], Target(wanted), 1, "/s")
+        row.with_interval = True
+        table.rows.append(row)
+    for name, words in CONTROLS:
+        row = compare(words, rates[name], rates["none"], None, 1, "/s")
         row.with_interval = True
         table.rows.append(row)
     table.remarks.append(
