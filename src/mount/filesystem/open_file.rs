@@ -23,10 +23,10 @@ pub(super) struct OpenFile<B> {
     pub(super) size: Size,
 }
 
-/// Whether a file is worth telling the kernel of.
+/// Whether a file is worth keeping in the kernel's cache, where it is read through the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Size {
-    /// It is read with one or two requests, which is less than telling the kernel of it, and of its end.
+    /// It is read with one or two requests, which is less than asking whether what is kept still counts.
     Small,
     /// It is not.
     Large,
@@ -86,7 +86,7 @@ impl<B> OpenFiles<B> {
 
     /// Keeps one more open of `node`, and returns its handle. If the node is open already, the descriptor
     /// that is open is used, since the kernel refuses a second way for one file (M9); `file` is then
-    /// closed. Else `register` tells the kernel of it, if it is large.
+    /// closed. Else `register` tells the kernel of it, which takes less than one request to read it.
     pub(super) fn insert(
         &self,
         node: NodeId,
@@ -102,10 +102,7 @@ impl<B> OpenFiles<B> {
             open.handles += 1;
             return (handle, open.file.clone());
         }
-        let backing = match size {
-            Size::Small => None,
-            Size::Large => self.back(file.as_ref(), register),
-        };
+        let backing = self.back(file.as_ref(), register);
         let file = Arc::new(OpenFile {
             file,
             backing,
@@ -229,13 +226,15 @@ mod tests {
 
     /// M9: it is how large a file was when it was opened first that counts.
     #[test]
-    fn a_small_file_goes_through_the_daemon_for_all() {
+    fn a_small_file_that_goes_through_the_daemon_stays_small_for_all() {
         let files = OpenFiles::<()>::new();
-        files.allow_backing();
-        let no = |_: BorrowedFd<'_>| -> io::Result<()> { panic!("it is small") };
+        let no = |_: BorrowedFd<'_>| -> io::Result<()> { panic!("nothing is offered") };
         let (_, first) = files.insert(NodeId(1), file(), Size::Small, no);
+        files.allow_backing();
         let (_, second) = files.insert(NodeId(1), file(), Size::Large, no);
         assert!(first.backing.is_none() && second.size == Size::Small);
+        let (_, other) = files.insert(NodeId(2), file(), Size::Small, |_| Ok(()));
+        assert!(other.backing.is_some(), "the kernel reads small files too");
         let grown = file();
         assert_eq!(Size::of(grown.as_ref()), Size::Small);
         grown.set_len(Size::LARGE_BYTES).unwrap();

@@ -4,7 +4,7 @@
 //! pinned pages, bytes   no descriptor   the daemon reads; the kernel keeps what it has read
 //! file of our own       one each        the kernel reads if it can, else as above
 //! live file             one each        the kernel reads if it can, else the daemon, kept until the next open
-//! ... if it is small    one each        the daemon reads, and nothing is kept
+//! ... if it is small    one each        the kernel reads if it can, else the daemon, and nothing is kept
 //! ```
 
 use std::io;
