@@ -109,6 +109,57 @@ fn full_index_breaks_the_pin_and_gives_every_slot_back() {
     assert_eq!(database.stats().shadow_bytes, 0);
 }
 
+/// S1, S6: of two pins that need the same pages one whose index fails ends, and the other keeps its bytes.
+#[test]
+fn failing_index_ends_its_own_pin_only() {
+    for failing in 0..2 {
+        let (simulated, database, first, whole) = pinned(13);
+        let pins = [first, database.pin().unwrap()];
+        fill(&database, 2);
+        let index = format!("{}.pin", pins[failing].id());
+        let bad = Fault::errno(Operation::Write, 5).on(index);
+        let faults = Faults::none().with(bad.times(u64::MAX));
+        simulated.disk.set_faults(faults);
+        database.checkpoint().unwrap();
+        simulated.disk.set_faults(Faults::none());
+        assert_eq!(pins[failing].ended(), Some(EndReason::Broken));
+        assert_eq!(end_seen(read_all(&pins[failing])), EndSeen::IndexCut);
+        fill(&database, 3);
+        database.checkpoint().unwrap();
+        assert_eq!(read_all(&pins[1 - failing]).unwrap(), whole);
+        let stats = database.stats();
+        assert_eq!(stats.shadow_slots * PAGE, stats.shadow_bytes);
+    }
+}
+
+/// S1, S5: what a pin adds to a checkpoint is a few calls for a batch, not some for each page.
+#[test]
+fn pages_of_a_batch_are_kept_by_few_calls() {
+    let (simulated, database, _, _) = pinned(14);
+    let change = |byte: u8| {
+        let mut write = database.begin_write().unwrap();
+        for key in 0..1000u32 {
+            write.put("t", &key.to_be_bytes(), &[byte; 100]).unwrap();
+        }
+        write.commit().unwrap();
+        let calls = || {
+            let count = |operation| simulated.disk.count(operation);
+            count(Operation::Read) + count(Operation::Write)
+        };
+        let before = calls();
+        database.checkpoint().unwrap();
+        calls() - before
+    };
+    change(2);
+    let pin = database.pin().unwrap();
+    let whole = read_all(&pin).unwrap();
+    let (first, second) = (change(3), change(4));
+    let captured = pin.counts().captured_pages;
+    assert!(captured > 20, "{captured}");
+    assert!(first < second + captured, "{first}, {second}, {captured}");
+    assert_eq!(read_all(&pin).unwrap(), whole);
+}
+
 /// S3, S6: if even the end cannot be made visible, nothing is overwritten, and the pin still reads.
 #[test]
 fn nothing_is_overwritten_while_a_broken_pin_cannot_be_ended() {
@@ -137,7 +188,8 @@ fn nothing_is_overwritten_while_a_broken_pin_cannot_be_ended() {
 fn unreadable_page_fails_its_reader_only() {
     let (simulated, database, pin, whole) = pinned(4);
     fill(&database, 2);
-    let bad = Fault::errno(Operation::Read, 5).on("data.pages");
+    // The row that is read at once, and then the first page of it.
+    let bad = Fault::errno(Operation::Read, 5).on("data.pages").times(2);
     simulated.disk.set_faults(Faults::none().with(bad));
     database.checkpoint().unwrap();
     simulated.disk.set_faults(Faults::none());

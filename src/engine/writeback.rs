@@ -62,8 +62,19 @@ impl Writeback<'_> {
                 break;
             }
             written.pages += batch.len() as u64;
+            self.send_off(batch);
         }
         Ok(written)
+    }
+
+    /// The disk writes a batch while the next one is put together, and not all of them at the sync. Outside of
+    /// the gate, since a disk that has enough to do makes this wait.
+    fn send_off(&self, pages: &[PageNo]) {
+        let offset = |page: Option<&PageNo>| offset_of(self.page_size, *page?).ok();
+        if let (Some(begin), Some(last)) = (offset(pages.first()), offset(pages.last())) {
+            let bytes = last - begin + u64::from(self.page_size.get());
+            self.live.start_write_back(begin, bytes);
+        }
     }
 
     /// The gate is passed for the batch only: while one is held, pins can be taken.

@@ -110,6 +110,10 @@ pub trait File: Send + Sync + fmt::Debug {
     fn write_back(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
         Ok(())
     }
+    /// Has `bytes` bytes from `offset` on go to the disk from now on, where that can be done, and waits only
+    /// where the disk has no room for more requests. Nothing of it counts before a `sync_data`, which also
+    /// tells of what failed.
+    fn start_write_back(&self, _offset: u64, _bytes: u64) {}
     /// Cuts or grows the file to `bytes`.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Gives the space of `bytes` bytes from `offset` on back to the file system: they read as zeros

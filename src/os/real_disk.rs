@@ -14,7 +14,7 @@ use nix::fcntl::{AT_FDCWD, FallocateFlags, OFlag, fallocate};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 
 use crate::os::random::SystemRandom;
-use crate::os::write_back::write_back;
+use crate::os::write_back::{start_write_back, write_back};
 use crate::os::{Disk, File, FileIdentity, LockKind, OpenMode, Random};
 
 /// The file system of the machine.
@@ -60,6 +60,10 @@ impl File for RealFile {
 
     fn write_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
         write_back(self.descriptor.as_fd(), offset, bytes)
+    }
+
+    fn start_write_back(&self, offset: u64, bytes: u64) {
+        start_write_back(self.descriptor.as_fd(), offset, bytes);
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

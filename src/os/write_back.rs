@@ -13,16 +13,32 @@ use nix::errno::Errno;
 /// Errors: the system's, of an earlier write too, which a later sync does not report again. A file system
 /// that cannot (`ESPIPE`, `EINVAL`, `ENOSYS`) has nothing done, and that is no error.
 pub(super) fn write_back(fd: BorrowedFd<'_>, offset: u64, bytes: u64) -> io::Result<()> {
-    let range = |value| libc::off64_t::try_from(value).map_err(|_| Errno::EFBIG);
     let all = libc::SYNC_FILE_RANGE_WAIT_BEFORE
         | libc::SYNC_FILE_RANGE_WRITE
         | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    // SAFETY: the call takes a descriptor that is open and three numbers.
-    let done = unsafe { libc::sync_file_range(fd.as_raw_fd(), range(offset)?, range(bytes)?, all) };
-    match Errno::result(done) {
-        Ok(_) | Err(Errno::ESPIPE | Errno::EINVAL | Errno::ENOSYS) => Ok(()),
+    match sync_file_range(fd, offset, bytes, all) {
+        Ok(()) | Err(Errno::ESPIPE | Errno::EINVAL | Errno::ENOSYS) => Ok(()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Begins to write what the kernel keeps of `bytes` bytes from `offset` on. A write that fails is left for the
+/// next sync to report: without a wait the call asks for no earlier error.
+pub(super) fn start_write_back(fd: BorrowedFd<'_>, offset: u64, bytes: u64) {
+    // What it did not begin, the sync does.
+    let _ = sync_file_range(fd, offset, bytes, libc::SYNC_FILE_RANGE_WRITE);
+}
+
+fn sync_file_range(
+    fd: BorrowedFd<'_>,
+    offset: u64,
+    bytes: u64,
+    how: libc::c_uint,
+) -> Result<(), Errno> {
+    let range = |value| libc::off64_t::try_from(value).map_err(|_| Errno::EFBIG);
+    // SAFETY: the call takes a descriptor that is open and three numbers.
+    let done = unsafe { libc::sync_file_range(fd.as_raw_fd(), range(offset)?, range(bytes)?, how) };
+    Errno::result(done).map(drop)
 }
 
 #[cfg(test)]
@@ -41,6 +57,7 @@ mod tests {
         let file = file.unwrap();
         write_all_at(&*file, &[7; 9000], 0).unwrap();
         for (offset, bytes) in [(0, 4096), (4096, 4904), (8999, 1 << 20)] {
+            file.start_write_back(offset, bytes);
             file.write_back(offset, bytes).unwrap();
         }
         let mut out = [0; 9000];

@@ -321,14 +321,14 @@ impl HeldPin {
         state.holding_since = now.map(|now| state.holding_since.unwrap_or(now));
     }
 
-    /// Errors: `AtLimit` if another page is more than it may keep.
-    pub(super) fn refuse_at_limit(&self) -> Result<(), ShadowError> {
+    /// Errors: `AtLimit` if `count` pages more are more than it may keep.
+    pub(super) fn refuse_beyond_limit(&self, count: u64) -> Result<(), ShadowError> {
         let header = self.header.lock();
         let Some(limit_bytes) = header.shadow_limit_bytes else {
             return Ok(());
         };
         let state = self.state.lock();
-        let pages = (state.entries.len() + state.abandoned.len()) as u64 + 1;
+        let pages = (state.entries.len() + state.abandoned.len()) as u64 + count;
         let is_over = pages.saturating_mul(u64::from(header.page_size.get())) > limit_bytes;
         if is_over && !fault::is(Fault::LimitIgnored) {
             return Err(ShadowError::AtLimit { limit_bytes });
@@ -371,21 +371,44 @@ impl HeldPin {
             .map_err(ShadowError::io("sync", "a pin's index"))
     }
 
-    /// Publishes an entry: file first, then the private copy. The caller's slot goes back on error.
-    pub(super) fn publish(&self, page: PageNo, entry: Entry) -> Result<(), ShadowError> {
+    /// Publishes entries, of ascending pages: file first, then the private copy.
+    ///
+    /// Errors: `Ended`, `Ending`, then the slots go back to whoever called; `Io`, `Exhausted`: any of them
+    /// may stand in the file, so the pin keeps the slots of all until its end is visible.
+    pub(super) fn publish(&self, entries: &[(PageNo, Entry)]) -> Result<(), ShadowError> {
         let mut state = self.state.lock();
         state.refuse_if_ending()?;
         debug_assert!(
-            !state.entries.contains_key(&page),
+            entries
+                .iter()
+                .all(|(page, _)| !state.entries.contains_key(page)),
             "S2: an entry never changes"
         );
-        let offset = entry_offset(page).ok_or(ShadowError::Exhausted)?;
-        let written = os::write_all_at(&*self.file, &entry.encode().to_le_bytes(), offset);
-        if let Err(error) = written {
-            state.abandoned.push(entry);
-            return Err(ShadowError::io("write", "a pin's index")(error));
+        if let Err(error) = self.write_entries(entries) {
+            state
+                .abandoned
+                .extend(entries.iter().map(|(_, entry)| *entry));
+            return Err(error);
         }
-        state.entries.insert(page, entry);
+        state.entries.extend(entries.iter().copied());
+        Ok(())
+    }
+
+    fn write_entries(&self, entries: &[(PageNo, Entry)]) -> Result<(), ShadowError> {
+        let mut bytes = Vec::new();
+        for row in entries.chunk_by(|(one, _), (next, _)| one.0 + 1 == next.0) {
+            let Some((first, _)) = row.first() else {
+                continue;
+            };
+            let offset = entry_offset(*first).ok_or(ShadowError::Exhausted)?;
+            bytes.clear();
+            bytes.extend(
+                row.iter()
+                    .flat_map(|(_, entry)| entry.encode().to_le_bytes()),
+            );
+            os::write_all_at(&*self.file, &bytes, offset)
+                .map_err(ShadowError::io("write", "a pin's index"))?;
+        }
         Ok(())
     }
 

@@ -76,11 +76,11 @@ impl Shadow {
             OnFull::Break => error,
             OnFull::Hold => ShadowError::Held,
         };
-        pin.refuse_at_limit().map_err(full)?;
         loop {
             if let Some(reason) = pin.ended() {
                 return Err(ShadowError::Ended(reason));
             }
+            pin.refuse_beyond_limit(1).map_err(full)?;
             match self.slots.acquire(page, image, &self.room) {
                 Ok((entry, fresh)) => {
                     pin.count_captured(fresh);
@@ -118,6 +118,7 @@ impl Shadow {
     /// Nothing is held up any more.
     pub fn passed(&self) {
         self.pins().iter().for_each(|pin| pin.set_holding(None));
+        *self.old_pages.lock() = Vec::new();
     }
 
     /// Gives a pin that asked for no limit the default: what its spill took, and half of what is then

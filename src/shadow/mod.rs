@@ -43,6 +43,7 @@
 //! Not here: the merged read (`view`), when to spill (`database`), the socket (`pin`).
 
 mod adopt;
+mod batch;
 pub mod capture;
 mod held;
 pub mod index;
@@ -51,6 +52,7 @@ mod room;
 mod slots;
 mod tend;
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,11 +62,12 @@ use parking_lot::Mutex;
 
 use crate::amount::Bytes;
 use crate::fault::{self, Fault};
-use crate::os::{self, Clock, Disk, File, FileIdentity, Host, LockKind, OpenMode};
-use crate::page::{PageKind, PageNo, PageSize};
+use crate::os::{Clock, Disk, File, FileIdentity, Host, LockKind, OpenMode};
+use crate::page::{PageNo, PageSize};
 
 pub use adopt::Takeover;
 use adopt::{Candidate, Survey};
+use batch::Batch;
 pub use held::{EndReason, HeldPin, PinCounts, Tenure};
 use index::{Entry, IndexHeader};
 pub use limit::{Kept, Shortage};
@@ -137,6 +140,8 @@ pub struct Shadow {
     clock: Arc<dyn Clock>,
     pins: Mutex<Vec<Arc<HeldPin>>>,
     tending: tend::Tending,
+    /// The old pages of a batch, one behind the other; kept from one batch of a checkpoint to the next.
+    old_pages: Mutex<Vec<u8>>,
     /// Publications that the injected fault holds back until the overwrite is done.
     late: Mutex<Vec<(Arc<HeldPin>, PageNo, Entry)>>,
 }
@@ -202,6 +207,7 @@ impl Shadow {
             slots,
             pins: Mutex::new(pins),
             tending: tend::Tending::new(strangers),
+            old_pages: Mutex::default(),
             late: Mutex::default(),
         })
     }
@@ -231,18 +237,19 @@ impl Shadow {
     ///
     /// Errors: `NoRoom`, `AtLimit`, `Io`, `Exhausted`, `Ended`; the caller then ends the pin.
     pub fn spill(&self, pin: &HeldPin, page: PageNo, image: &[u8]) -> Result<(), ShadowError> {
-        pin.refuse_at_limit()?;
+        pin.refuse_beyond_limit(1)?;
         let (entry, _) = self.slots.acquire(page, image, &self.room)?;
         pin.count_spilled();
-        self.put(pin, page, entry)
+        self.put(pin, &[(page, entry)])
     }
 
-    /// Publishes an entry, or gives its slot back if the pin has ended meanwhile. After any other
-    /// failure half an entry may stand in the index: the pin keeps the slot until its end is visible.
-    fn put(&self, pin: &HeldPin, page: PageNo, entry: Entry) -> Result<(), ShadowError> {
-        pin.publish(page, entry).inspect_err(|error| {
+    /// Publishes entries, or gives their slots back if the pin has ended meanwhile. After any other
+    /// failure half of them may stand in the index: the pin keeps the slots until its end is visible.
+    fn put(&self, pin: &HeldPin, entries: &[(PageNo, Entry)]) -> Result<(), ShadowError> {
+        pin.publish(entries).inspect_err(|error| {
             if matches!(error, ShadowError::Ended(_) | ShadowError::Ending) {
-                self.slots.release(vec![entry]);
+                self.slots
+                    .release(entries.iter().map(|(_, entry)| *entry).collect());
             }
         })
     }
@@ -309,7 +316,7 @@ impl Shadow {
     /// Errors: `Io` if a pin could be neither served nor ended.
     pub fn before_overwrite(&self, pages: &[PageNo], live: &dyn File) -> Result<Kept, ShadowError> {
         for (pin, page, entry) in self.late.lock().drain(..) {
-            let _ = pin.publish(page, entry);
+            let _ = pin.publish(&[(page, entry)]);
         }
         if fault::is(Fault::CaptureOff) {
             return Ok(Kept::All);
@@ -320,6 +327,7 @@ impl Shadow {
             shadow: self,
             live,
             pins: &pins,
+            old_pages: RefCell::new(self.old_pages.lock()),
         };
         match capture::capture(&batch, pages) {
             Ok(()) => Ok(Kept::All),
@@ -359,85 +367,6 @@ impl Shadow {
     pub fn slots_file(&self) -> &Arc<dyn File> {
         self.slots.file()
     }
-}
-
-/// One batch of writeback, seen by the capture.
-struct Batch<'a> {
-    shadow: &'a Shadow,
-    live: &'a dyn File,
-    pins: &'a [Arc<HeldPin>],
-}
-
-impl capture::CaptureSteps for Batch<'_> {
-    type Pin = Arc<HeldPin>;
-    type Image = Option<Vec<u8>>;
-    type Error = ShadowError;
-
-    fn pins_lacking(&self, page: PageNo) -> Vec<Arc<HeldPin>> {
-        self.pins
-            .iter()
-            .filter(|pin| pin.lacks(page))
-            .take(match fault::is(Fault::CaptureForOnePin) {
-                true => 1,
-                false => usize::MAX,
-            })
-            .cloned()
-            .collect()
-    }
-
-    /// The bytes as they are; `None` where the page cannot be read, which the pins then say.
-    fn pre_image(&self, page: PageNo) -> Option<Vec<u8>> {
-        let mut image = vec![0; self.shadow.page_size.bytes()];
-        let offset = self.shadow.page_size.offset_of(page)?;
-        os::read_exact_at(self.live, &mut image, offset).ok()?;
-        Some(image)
-    }
-
-    fn store_and_publish(
-        &self,
-        pin: &Arc<HeldPin>,
-        page: PageNo,
-        image: &Option<Vec<u8>>,
-    ) -> Result<(), ShadowError> {
-        if fault::is(Fault::FreePageUncaptured)
-            && image.as_ref().is_some_and(|bytes| is_free(bytes))
-        {
-            return Ok(());
-        }
-        let stored = match image {
-            None => Ok(Entry::Unreadable),
-            Some(image) => self.shadow.store(pin, page, image),
-        };
-        let published = stored.and_then(|entry| {
-            if fault::is(Fault::PublishAfterOverwrite) {
-                self.shadow.late.lock().push((pin.clone(), page, entry));
-                return Ok(());
-            }
-            self.shadow.put(pin, page, entry)
-        });
-        match published {
-            Ok(()) | Err(ShadowError::Ended(_)) => Ok(()),
-            Err(ShadowError::Held) => {
-                // Whoever held an earlier try up may have room again.
-                let others = self.pins.iter().filter(|other| !Arc::ptr_eq(other, pin));
-                others.for_each(|other| other.set_holding(None));
-                pin.set_holding(Some(self.shadow.clock.monotonic()));
-                Err(ShadowError::Held)
-            }
-            // S6: the writer goes on and the pin does not, visibly.
-            Err(error) => self.shadow.end(pin, error.end_reason()),
-        }
-    }
-
-    fn fence(&self) {
-        fence(Ordering::SeqCst);
-    }
-}
-
-/// Whether a page says that it is of the free list: only for the injected fault.
-fn is_free(image: &[u8]) -> bool {
-    let kind = image.get(4).copied().and_then(PageKind::from_u8);
-    matches!(kind, Some(PageKind::Free | PageKind::FreeTrunk))
 }
 
 /// An end that nobody asked for is never silent.

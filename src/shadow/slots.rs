@@ -12,7 +12,7 @@ use crate::lsn::Lsn;
 use crate::os::{self, File};
 use crate::page::{self, PageNo, PageSize};
 use crate::shadow::adopt::{FoundSlots, ImageFacts};
-use crate::shadow::capture::fill_slot;
+use crate::shadow::capture::fill_slots;
 use crate::shadow::index::{Entry, SLOT_COUNT_MAX};
 use crate::shadow::room::Room;
 use crate::shadow::{HeldPin, ShadowError};
@@ -42,21 +42,59 @@ struct State {
 }
 
 impl State {
-    /// A number whose space is not there yet.
-    fn grow(&mut self, bytes: u64, room: &Room) -> Result<u32, ShadowError> {
-        if self.holes.is_empty() && self.next == SLOT_COUNT_MAX {
+    /// Numbers for `count` images of `bytes` bytes each, those with space first.
+    ///
+    /// Errors: `Exhausted`, `NoRoom`; none is then taken.
+    fn take(&mut self, count: usize, bytes: u64, room: &Room) -> Result<Taken, ShadowError> {
+        let spare = count.min(self.free.len());
+        let grown = (count - spare) as u64;
+        let left = self.holes.len() as u64 + u64::from(SLOT_COUNT_MAX - self.next);
+        if grown > left {
             return Err(ShadowError::Exhausted);
         }
-        if !room.take(bytes) {
+        if grown > 0 && !room.take(grown * bytes) {
             return Err(ShadowError::NoRoom {
                 free_bytes: room.free_bytes(),
                 floor_bytes: room.floor_bytes(),
             });
         }
-        Ok(self.holes.pop_first().unwrap_or_else(|| {
-            self.next += 1;
-            self.next - 1
-        }))
+        let numbers = (0..count).map(|_| {
+            let lowest = self.free.pop_first().or_else(|| self.holes.pop_first());
+            lowest.unwrap_or_else(|| {
+                self.next += 1;
+                self.next - 1
+            })
+        });
+        Ok(Taken {
+            numbers: numbers.collect(),
+            spare,
+        })
+    }
+
+    /// The slot in which `image` is already.
+    fn find(&self, page: PageNo, image: &[u8]) -> Option<u32> {
+        match self.by_key.get(&(page, page::lsn(image))) {
+            Some(Entry::Slot { slot, crc }) if *crc == page::stored_crc(image) => Some(*slot),
+            _ => None,
+        }
+    }
+
+    /// A slot that was filled.
+    fn add(&mut self, number: u32, entry: Entry, holders: u32, (page, image): (PageNo, &[u8])) {
+        let key = (page, page::lsn(image));
+        // Only a valid image is told from others by its key: a damaged one is kept by itself.
+        let is_valid = page::content_crc(image) == page::stored_crc(image);
+        let key = (is_valid && !self.by_key.contains_key(&key)).then_some(key);
+        if let Some(key) = key {
+            self.by_key.insert(key, entry);
+        }
+        self.slots.insert(number, Slot { key, holders });
+    }
+
+    fn hold_more(&mut self, number: u32, holders: u32) {
+        self.slots
+            .entry(number)
+            .and_modify(|slot| slot.holders += holders);
     }
 
     fn release(&mut self, number: u32) {
@@ -90,6 +128,21 @@ impl State {
         }
         self.slots.insert(number, Slot { key, holders: 1 });
     }
+}
+
+/// Slots that are to be filled.
+#[derive(Debug)]
+struct Taken {
+    numbers: Vec<u32>,
+    /// So many of the first have space.
+    spare: usize,
+}
+
+/// Where an image is, or is to be written.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    slot: u32,
+    is_fresh: bool,
 }
 
 /// Which slots of a slot file that is gone on with may be filled anew.
@@ -171,53 +224,105 @@ impl SlotStore {
     /// The entry for an image of `page`, written unless it is there already; one more holder.
     /// Says whether the image was written.
     ///
-    /// Errors: `NoRoom` if it needs space that `room` does not have; `Io`, `Exhausted`; no slot is then
-    /// taken.
+    /// Errors: as for [`Self::acquire_all`].
     pub(super) fn acquire(
         &self,
         page: PageNo,
         image: &[u8],
         room: &Room,
     ) -> Result<(Entry, bool), ShadowError> {
-        let order = || fence(Ordering::SeqCst);
+        let mut stored = self.acquire_all(&[(page, 1)], image, room)?;
+        Ok(stored.pop().expect("one for each page"))
+    }
+
+    /// The entries for images of several pages, which lie one behind the other in `images`; for each page
+    /// so many more holders. Those that are not there yet are written, by one call for a row of slots.
+    /// Says of each whether it was written.
+    ///
+    /// Errors: `NoRoom` if they need space that `room` does not have; `Io`, `Exhausted`; no slot is then
+    /// taken.
+    pub(super) fn acquire_all(
+        &self,
+        pages: &[(PageNo, u32)],
+        images: &[u8],
+        room: &Room,
+    ) -> Result<Vec<(Entry, bool)>, ShadowError> {
+        let page_bytes = self.page_size.bytes();
+        debug_assert_eq!(images.len(), pages.len() * page_bytes, "an image each");
         let mut state = self.state.lock();
-        let crc = page::stored_crc(image);
-        let key = (page, page::lsn(image));
-        match state.by_key.get(&key).copied() {
-            Some(entry @ Entry::Slot { slot, crc: known }) if known == crc => {
-                let one = u32::from(!fault::is(Fault::SlotHolderUncounted));
-                state
-                    .slots
-                    .entry(slot)
-                    .and_modify(|slot| slot.holders += one);
-                fill_slot(order, || Ok::<(), ShadowError>(()))?;
-                return Ok((entry, false));
-            }
-            _ => {}
-        }
-        let spare = state.free.pop_first();
-        let number = match spare {
-            Some(number) => number,
-            None => state.grow(u64::from(self.page_size.get()), room)?,
-        };
-        let offset = u64::from(number) * u64::from(self.page_size.get());
-        let write = || os::write_all_at(&*self.file, image, offset);
-        if let Err(error) = fill_slot(order, write) {
-            match spare {
-                Some(number) => state.free.insert(number),
-                None => state.holes.insert(number),
-            };
+        let found = images.chunks_exact(page_bytes).zip(pages);
+        let found: Vec<_> = found
+            .map(|(image, (page, _))| state.find(*page, image))
+            .collect();
+        let missing = found.iter().filter(|slot| slot.is_none()).count();
+        let taken = state.take(missing, u64::from(self.page_size.get()), room)?;
+        let mut fresh = taken.numbers.iter().copied();
+        let places: Vec<Place> = found
+            .into_iter()
+            .filter_map(|known| {
+                let slot = known.or_else(|| fresh.next())?;
+                let is_fresh = known.is_none();
+                Some(Place { slot, is_fresh })
+            })
+            .collect();
+        let order = || fence(Ordering::SeqCst);
+        if let Err(error) = fill_slots(order, || self.write_rows(&places, images)) {
+            self.put_back(&mut state, taken);
             return Err(ShadowError::io("write", "shadow/slots")(error));
         }
-        let entry = Entry::Slot { slot: number, crc };
-        // Only a valid image is told from others by its key: a damaged one is kept by itself.
-        let valid = page::content_crc(image) == crc && !state.by_key.contains_key(&key);
-        let key = valid.then_some(key);
-        if let Some(key) = key {
-            state.by_key.insert(key, entry);
+        let stored = pages
+            .iter()
+            .zip(places)
+            .zip(images.chunks_exact(page_bytes));
+        let stored = stored.map(|(((page, holders), place), image)| {
+            let holders = match fault::is(Fault::SlotHolderUncounted) {
+                true => u32::from(place.is_fresh),
+                false => *holders,
+            };
+            let crc = page::stored_crc(image);
+            let entry = Entry::Slot {
+                slot: place.slot,
+                crc,
+            };
+            match place.is_fresh {
+                true => state.add(place.slot, entry, holders, (*page, image)),
+                false => state.hold_more(place.slot, holders),
+            }
+            (entry, place.is_fresh)
+        });
+        Ok(stored.collect())
+    }
+
+    /// Writes the images that are not there yet: what lies in a row both here and there, at once.
+    fn write_rows(&self, places: &[Place], images: &[u8]) -> io::Result<()> {
+        let page_bytes = self.page_size.bytes();
+        let mut rest = images;
+        let is_row =
+            |one: &Place, next: &Place| one.is_fresh && next.is_fresh && one.slot + 1 == next.slot;
+        for row in places.chunk_by(is_row) {
+            let (bytes, behind) = rest.split_at(row.len() * page_bytes);
+            rest = behind;
+            if let Some(Place { slot, is_fresh }) = row.first()
+                && *is_fresh
+            {
+                let offset = u64::from(*slot) * u64::from(self.page_size.get());
+                os::write_all_at(&*self.file, bytes, offset)?;
+            }
         }
-        state.slots.insert(number, Slot { key, holders: 1 });
-        Ok((entry, true))
+        Ok(())
+    }
+
+    /// Takes back what could not be filled. Part of it may have got space: that goes back too.
+    fn put_back(&self, state: &mut State, taken: Taken) {
+        let (spare, grown) = taken.numbers.split_at(taken.spare);
+        let page_bytes = u64::from(self.page_size.get());
+        state.free.extend(spare);
+        state.holes.extend(grown);
+        for number in grown {
+            // Where that cannot be done, the file system counts them and we do not.
+            let _ = self.file.punch(u64::from(*number) * page_bytes, page_bytes);
+        }
+        self.trim(state);
     }
 
     /// One holder less for each; what has lost its last one may be used for another image.
@@ -272,5 +377,114 @@ impl SlotStore {
             state.slots.len() as u64,
             slots * u64::from(self.page_size.get()),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::os::sim::{Fault, Faults, Operation, SimDisk};
+    use crate::os::{Disk, OpenMode};
+    use crate::page::{PageBuf, PageKind};
+
+    const PAGE: u64 = 4096;
+
+    fn store(disk: &SimDisk) -> (SlotStore, Room) {
+        disk.create_dir(Path::new("/db")).unwrap();
+        let file = disk.open(Path::new("/db/slots"), OpenMode::CreateNew);
+        let room = Room::new(Arc::new(disk.clone()), "/db".into(), 0);
+        let page_size = PageSize::new(PAGE).unwrap();
+        (SlotStore::new(file.unwrap(), page_size), room)
+    }
+
+    /// Images of pages, one behind the other, and each with one holder.
+    fn images(pages: impl Iterator<Item = u64>) -> (Vec<(PageNo, u32)>, Vec<u8>) {
+        let size = PageSize::new(PAGE).unwrap();
+        let mut bytes = Vec::new();
+        let pages = pages.map(PageNo).map(|page| {
+            let mut image = PageBuf::formatted(size, page, PageKind::Leaf);
+            image.seal(Lsn(7));
+            bytes.extend_from_slice(&image);
+            (page, 1)
+        });
+        (pages.collect(), bytes)
+    }
+
+    fn number(entry: Entry) -> u32 {
+        match entry {
+            Entry::Slot { slot, .. } => slot,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// S5: images that are there are shared, and the others go into as few writes as there are rows.
+    #[test]
+    fn images_of_a_batch_are_written_in_rows_and_each_once() {
+        let disk = SimDisk::new(1);
+        let (store, room) = store(&disk);
+        let (pages, bytes) = images(0..40);
+        let before = disk.count(Operation::Write);
+        let stored = store.acquire_all(&pages, &bytes, &room).unwrap();
+        assert_eq!(disk.count(Operation::Write) - before, 1);
+        assert!(stored.iter().all(|(_, is_fresh)| *is_fresh));
+        let (more, more_bytes) = images(30..60);
+        let again = store.acquire_all(&more, &more_bytes, &room).unwrap();
+        assert_eq!(disk.count(Operation::Write) - before, 2);
+        assert_eq!(
+            stored[30..],
+            again[..10]
+                .iter()
+                .map(|(entry, _)| (*entry, true))
+                .collect::<Vec<_>>()
+        );
+        assert!(again[..10].iter().all(|(_, is_fresh)| !is_fresh));
+        assert_eq!(store.counts(), (60, 60 * PAGE));
+        // Every slot holds its image, and lasts as long as one of its holders.
+        store.release(stored.iter().map(|(entry, _)| *entry).collect());
+        assert_eq!(store.counts().0, 30);
+        for ((entry, _), image) in again.iter().zip(more_bytes.chunks_exact(4096)) {
+            let mut out = [0; 4096];
+            let offset = u64::from(number(*entry)) * PAGE;
+            os::read_exact_at(&**store.file(), &mut out, offset).unwrap();
+            assert!(out == image);
+        }
+        // What is free is used first, also where it is in pieces.
+        let odd = again.iter().filter(|(entry, _)| number(*entry) % 2 == 1);
+        store.release(odd.map(|(entry, _)| *entry).collect());
+        let (others, other_bytes) = images(100..120);
+        let others = store.acquire_all(&others, &other_bytes, &room).unwrap();
+        assert!(others.iter().all(|(entry, _)| number(*entry) < 60));
+    }
+
+    /// L1, L4: images that do not all fit take no space and no slot, wherever it ends.
+    #[test]
+    fn batch_that_does_not_fit_leaves_nothing_behind() {
+        for (fitting, is_told) in [(0, true), (5, true), (5, false), (19, false)] {
+            let disk = SimDisk::new(2);
+            let (store, room) = store(&disk);
+            let (first, first_bytes) = images(200..203);
+            let kept = store.acquire_all(&first, &first_bytes, &room).unwrap();
+            // A hole that may be filled again, between two that are held.
+            store.release(vec![kept[1].0]);
+            store.give_back();
+            disk.set_capacity(Some((2 + fitting) * PAGE));
+            if !is_told {
+                // The file system says that there is room until something is written.
+                let silent = Fault::kind(Operation::FreeBytes, io::ErrorKind::Other);
+                disk.set_faults(Faults::none().with(silent.times(u64::MAX)));
+            }
+            let (pages, bytes) = images(0..20);
+            let error = store.acquire_all(&pages, &bytes, &room).unwrap_err();
+            assert!(error.is_shortage(), "{error}");
+            disk.set_faults(Faults::none());
+            assert_eq!(disk.free_bytes(Path::new("/db")).unwrap(), fitting * PAGE);
+            assert_eq!(store.counts(), (2, 2 * PAGE));
+            let fits = usize::try_from(fitting).unwrap();
+            room.forget();
+            let some = store.acquire_all(&pages[..fits], &bytes[..fits * 4096], &room);
+            assert_eq!(some.unwrap().len(), fits);
+        }
     }
 }

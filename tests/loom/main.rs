@@ -1,6 +1,6 @@
 //! Model checking of the order that keeps the promise: `shadow::capture` against `view::merged_read`.
 //!
-//! The functions that run here are the library's own (`capture`, `end_pin`, `fill_slot`,
+//! The functions that run here are the library's own (`capture`, `end_pin`, `fill_slots`,
 //! `read_merged`), over files that are loom's atomics. loom tries every interleaving, and for each load
 //! every value that the memory model lets it see.
 //!
@@ -40,7 +40,7 @@ use loom::thread;
 
 use stillfs::engine::takeover::{TakeoverSteps, take_over};
 use stillfs::page::PageNo;
-use stillfs::shadow::capture::{CaptureSteps, EndSteps, capture, end_pin, fill_slot};
+use stillfs::shadow::capture::{CaptureSteps, EndSteps, Lacked, capture, end_pin, fill_slots};
 use stillfs::shadow::index::Entry;
 use stillfs::view::merged_read::{MergeSource, read_merged};
 use stillfs::view::tree::{EndSeen, ReadError};
@@ -164,32 +164,38 @@ impl World {
         }
     }
 
-    /// The slot of `page`, filled with `image` unless it is there; one more holder.
-    fn acquire(&self, page: usize, image: [u64; 2]) -> u32 {
+    /// The slots of pages, filled with their images unless they are there; so many more holders of each.
+    fn acquire(&self, wanted: &[(usize, [u64; 2], u32)]) -> Vec<u32> {
         let mut holders = self.holders.lock().unwrap();
-        let known = holders
-            .0
-            .iter()
-            .position(|&(of, count)| of == page && count > 0);
-        let free = || holders.0.iter().position(|&(_, count)| count == 0);
-        let slot = known.or_else(free).unwrap_or(holders.0.len());
-        if slot == holders.0.len() {
-            holders.0.push((page, 0));
+        let mut fresh = Vec::new();
+        let mut slots = Vec::new();
+        for &(page, image, more) in wanted {
+            let position = |is: &dyn Fn(&(usize, u32)) -> bool| holders.0.iter().position(is);
+            let known = position(&|&(of, count)| of == page && count > 0);
+            let slot = known.or_else(|| position(&|&(_, count)| count == 0));
+            let slot = slot.unwrap_or(holders.0.len());
+            if slot == holders.0.len() {
+                holders.0.push((page, 0));
+            }
+            holders.0[slot] = (page, holders.0[slot].1 + more);
+            if known.is_none() {
+                fresh.push((slot, image));
+            }
+            slots.push(u32::try_from(slot).unwrap());
         }
-        holders.0[slot] = (page, holders.0[slot].1 + 1);
         let order = || {
             if self.bug != Bug::NoFenceAroundSlot {
                 fence(AcqRel);
             }
         };
         let write = || {
-            if known.is_none() {
-                store(&self.slots[slot], image);
-            }
+            fresh
+                .iter()
+                .for_each(|&(slot, image)| store(&self.slots[slot], image));
             Ok::<(), ()>(())
         };
-        fill_slot(order, write).unwrap();
-        u32::try_from(slot).unwrap()
+        fill_slots(order, write).unwrap();
+        slots
     }
 
     fn release(&self, slot: u32) {
@@ -302,21 +308,35 @@ impl CaptureSteps for Batch<'_> {
         self.pins.iter().filter(lacks).copied().collect()
     }
 
-    fn pre_image(&self, page: PageNo) -> [u64; 2] {
-        load(&self.world.live[page.0 as usize])
+    fn pre_images(&self, pages: &[PageNo]) -> Vec<[u64; 2]> {
+        let live = pages.iter().map(|page| &self.world.live[page.0 as usize]);
+        live.map(load).collect()
+    }
+
+    /// One page goes the other way.
+    fn store_and_publish_all(&self, lacked: &[Lacked<usize, [u64; 2]>]) -> Result<bool, ()> {
+        if lacked.len() == 1 {
+            return Ok(false);
+        }
+        let wanted = lacked
+            .iter()
+            .map(|one| (one.page.0 as usize, one.image, one.pins.len() as u32));
+        let slots = self.world.acquire(&wanted.collect::<Vec<_>>());
+        for &pin in self.pins {
+            let of_pin = lacked.iter().zip(&slots);
+            let of_pin = of_pin.filter(|(one, _)| one.pins.contains(&pin));
+            let entries: Vec<_> = of_pin
+                .map(|(one, &slot)| (one.page.0 as usize, slot))
+                .collect();
+            self.publish(pin, &entries);
+        }
+        Ok(true)
     }
 
     fn store_and_publish(&self, pin: &usize, page: PageNo, image: &[u64; 2]) -> Result<(), ()> {
         let page = page.0 as usize;
-        let slot = self.world.acquire(page, *image);
-        let mut known = self.world.known[*pin].lock().unwrap();
-        if known.is_ended {
-            self.world.release(slot);
-            return Ok(());
-        }
-        let entry = Entry::Slot { slot, crc: 0 }.encode();
-        self.world.indexes[*pin].entries[page].store(entry, Relaxed);
-        known.slots[page] = Some(slot);
+        let slots = self.world.acquire(&[(page, *image, 1)]);
+        self.publish(*pin, &[(page, slots[0])]);
         Ok(())
     }
 
@@ -328,6 +348,22 @@ impl CaptureSteps for Batch<'_> {
         };
         if !is_left_out {
             fence(AcqRel);
+        }
+    }
+}
+
+impl Batch<'_> {
+    /// Puts slots into a pin's index, or gives them back if it has ended.
+    fn publish(&self, pin: usize, entries: &[(usize, u32)]) {
+        let mut known = self.world.known[pin].lock().unwrap();
+        for &(page, slot) in entries {
+            if known.is_ended {
+                self.world.release(slot);
+                continue;
+            }
+            let entry = Entry::Slot { slot, crc: 0 }.encode();
+            self.world.indexes[pin].entries[page].store(entry, Relaxed);
+            known.slots[page] = Some(slot);
         }
     }
 }
@@ -344,8 +380,12 @@ impl CaptureSteps for Late<'_> {
         self.0.pins_lacking(page)
     }
 
-    fn pre_image(&self, page: PageNo) -> [u64; 2] {
-        self.1[page.0 as usize]
+    fn pre_images(&self, pages: &[PageNo]) -> Vec<[u64; 2]> {
+        pages.iter().map(|page| self.1[page.0 as usize]).collect()
+    }
+
+    fn store_and_publish_all(&self, lacked: &[Lacked<usize, [u64; 2]>]) -> Result<bool, ()> {
+        self.0.store_and_publish_all(lacked)
     }
 
     fn store_and_publish(&self, pin: &usize, page: PageNo, image: &[u64; 2]) -> Result<(), ()> {

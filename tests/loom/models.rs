@@ -10,7 +10,7 @@ fn overwrite(bug: Bug, answers: &'static Answers) {
     reader.join().unwrap();
 }
 
-/// S1, N1: two pages in one batch, read as one range.
+/// S1, N1: two pages in one batch, stored and published together, read as one range.
 fn batch(bug: Bug, answers: &'static Answers) {
     let world = Arc::new(World::new(bug, 1, 2, 2));
     let reader = reader(&world, 0, 2, answers);
@@ -154,6 +154,7 @@ fn batch_reads_as_pinned() {
 fn batch_needs_its_order() {
     breaks(batch, Bug::PublishAfterOverwrite);
     breaks(batch, Bug::NoFenceAfterCapture);
+    breaks(batch, Bug::NoFenceAroundSlot);
     breaks(batch, Bug::EntriesBeforeLive);
 }
 
