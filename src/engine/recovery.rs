@@ -1,14 +1,13 @@
 //! Recovery: from the log back to the newest commit.
 //!
-//! The log is scanned once and gives, per page, where its newest image is and the deltas after it.
-//! Each page is then made once, to see that it can be, and forgotten: the images stay in the log until
-//! they are used. They become versions in the page table, as if their commits had just happened; the
-//! next checkpoint writes them to the live file.
+//! The log is read once. The newest image of each page is kept in memory, and deltas are applied to it as they
+//! come; at the end each page is proved to be the one that was committed. They become versions in the page
+//! table, as if their commits had just happened; the next checkpoint writes them to the live file.
 //!
-//! What stays in memory is bounded (E13): one entry per page, and as many positions of deltas as the
-//! cache has room for. When there are more, the pages are made and go to the spool.
+//! What stays in memory is bounded (E13): images for half of the cache. Of the other pages the images stay in
+//! the log until they are used: one entry per page, and as many positions of deltas as the cache has room for.
+//! When there are more, these pages are made and go to the spool.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -19,17 +18,19 @@ use crate::engine::page_table::{Backing, Content, PageTable};
 use crate::engine::readers::ReaderRegistry;
 use crate::engine::spool::{Slot, Spool};
 use crate::engine::wal::{
-    LOG_DIR, MissingLog, PageRecord, RecordPosition, Scan, ScannedPage, ScannedVisit,
-    SealedSegment, apply_delta, scan,
+    LOG_DIR, MissingLog, PagePayload, PageReplay, RecordPosition, Scan, ScannedPage, ScannedVisit,
+    SealedSegment, decode_delta, decode_image, scan,
 };
 use crate::lsn::Lsn;
 use crate::os::Host;
-use crate::page::{PageBuf, PageNo};
+use crate::page::{PageBuf, PageMap, PageNo, PageSize};
 
 /// Positions of records that recovery may keep however small the cache is.
 const RECORDS_MIN: u64 = 1 << 14;
 /// Bytes of the cache for each position: a position takes about 24.
 const CACHE_BYTES_PER_RECORD: u64 = 64;
+/// The part of the cache that images may fill.
+const IMAGES_PART: u64 = 2;
 
 /// What the log gave.
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub(crate) struct Recovered {
     pub(crate) point: CommitPoint,
     /// Where the next segment starts.
     pub(crate) log_end: Lsn,
-    pages: Vec<(PageNo, Lsn, LoggedPage)>,
+    pages: Vec<(PageNo, Lsn, Content)>,
     scan: Option<Arc<Scan>>,
 }
 
@@ -56,11 +57,21 @@ impl ReplayRoom {
     }
 }
 
+/// A page that the log changed.
+#[derive(Debug)]
+enum Logged {
+    /// In memory, with all that was read so far.
+    Here(PageReplay),
+    /// Not made yet.
+    There(Parts),
+}
+
 /// What makes one page: an image, and the deltas after it.
 #[derive(Debug, Default)]
 struct Parts {
     /// The page as it was made before, if the records below are deltas only.
     made: Option<(Arc<Slot>, Lsn)>,
+    /// Each with the end of its commit.
     records: Vec<(RecordPosition, Lsn)>,
 }
 
@@ -107,15 +118,21 @@ pub(crate) fn recover(
     let Replay { pages, point, .. } = replay;
     let (log_end, read) = (read.end, Arc::new(read));
     refuse_uncovered(pages.keys(), header, point, &log_dir)?;
-    let pages = pages.into_iter().map(|(page, parts)| {
-        let lsn = make_page(&read, page, &parts, &log_dir)?.lsn();
-        let (scan, log_dir) = (read.clone(), log_dir.clone());
-        let logged = LoggedPage {
-            scan,
-            log_dir,
-            parts,
-        };
-        Ok((page, lsn, logged))
+    let pages = pages.into_iter().map(|(page, logged)| match logged {
+        Logged::Here(replay) => {
+            let image = prove(replay, page, point.lsn, &log_dir)?;
+            Ok((page, image.lsn(), Content::Image(Arc::new(image))))
+        }
+        Logged::There(parts) => {
+            let lsn = make_page(&read, page, &parts, &log_dir)?.lsn();
+            let (scan, log_dir) = (read.clone(), log_dir.clone());
+            let logged = LoggedPage {
+                scan,
+                log_dir,
+                parts,
+            };
+            Ok((page, lsn, Content::Backed(Arc::new(logged))))
+        }
     });
     Ok(Recovered {
         point,
@@ -137,14 +154,11 @@ fn refuse_uncovered<'a>(
     if point.page_count <= header.point.page_count.max(replayed.unwrap_or_default()) {
         return Ok(());
     }
-    Err(EngineError::Log {
-        segment: log_dir.to_owned(),
-        at: point.lsn,
-        fault: LogFault::Record {
-            field: "page count",
-            found: point.page_count,
-        },
-    })
+    let fault = LogFault::Record {
+        field: "page count",
+        found: point.page_count,
+    };
+    Err(damaged(log_dir, point.lsn, fault))
 }
 
 /// The commits so far.
@@ -153,7 +167,11 @@ struct Replay<'a> {
     header: &'a Header,
     spool: Option<&'a Arc<Spool>>,
     point: CommitPoint,
-    pages: HashMap<PageNo, Parts>,
+    pages: PageMap<Logged>,
+    /// Of the images that are in memory, and how many there may be.
+    image_count: u64,
+    images_max: u64,
+    /// Of the positions of the other pages.
     record_count: u64,
     records_max: u64,
 }
@@ -165,22 +183,22 @@ impl<'a> Replay<'a> {
             header,
             spool: room.spool.as_ref(),
             point: header.point,
-            pages: HashMap::new(),
+            pages: PageMap::default(),
+            image_count: 0,
+            images_max: room.cache_bytes / IMAGES_PART / u64::from(header.page_size.get()),
             record_count: 0,
             records_max: (room.cache_bytes / CACHE_BYTES_PER_RECORD).max(RECORDS_MIN),
         }
     }
 
     fn damaged(&self, at: Lsn, fault: LogFault) -> EngineError {
-        EngineError::Log {
-            segment: self.log_dir.to_owned(),
-            at,
-            fault,
-        }
+        damaged(self.log_dir, at, fault)
     }
 
     fn add_commit(&mut self, commit: &ScannedVisit<'_>) -> Result<()> {
-        let ScannedVisit { pages, point, scan } = *commit;
+        let ScannedVisit {
+            pages, point, scan, ..
+        } = *commit;
         let wrong = |field, found| self.damaged(point.lsn, LogFault::Record { field, found });
         if let Some((field, found)) = point.fault(self.header.page_size) {
             return Err(wrong(field, found));
@@ -190,7 +208,7 @@ impl<'a> Replay<'a> {
         }
         self.point = point;
         for page in pages {
-            self.add_record(page)?;
+            self.add_record(commit, page)?;
         }
         if self.record_count > self.records_max {
             self.fold(scan)?;
@@ -198,30 +216,59 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn add_record(&mut self, scanned: &ScannedPage) -> Result<()> {
-        let (page, record) = (scanned.page, (scanned.position, self.point.lsn));
-        let fault = if page.0 < 2 || page.0 >= self.point.page_count {
-            LogFault::Record {
+    fn add_record(&mut self, commit: &ScannedVisit<'_>, scanned: &ScannedPage) -> Result<()> {
+        let (page, end) = (scanned.page, self.point.lsn);
+        if page.0 < 2 || page.0 >= self.point.page_count {
+            let fault = LogFault::Record {
                 field: "page",
                 found: page.0,
-            }
-        } else if scanned.is_image {
-            let parts = Parts {
-                made: None,
-                records: vec![record],
             };
-            let replaced = self.pages.insert(page, parts);
-            self.record_count += 1;
-            self.record_count -= replaced.map_or(0, |parts| parts.records.len() as u64);
-            return Ok(());
-        } else if let Some(parts) = self.pages.get_mut(&page) {
-            parts.records.push(record);
-            self.record_count += 1;
-            return Ok(());
-        } else {
-            LogFault::Delta { page }
+            return Err(self.damaged(end, fault));
+        }
+        if scanned.is_image {
+            return self.add_image(commit, scanned);
+        }
+        match self.pages.get_mut(&page) {
+            Some(Logged::Here(replay)) => {
+                let payload = commit.payload(scanned)?;
+                apply(replay, &payload.bytes, end, self.header.page_size)
+                    .map_err(|fault| self.damaged(end, fault))
+            }
+            Some(Logged::There(parts)) => {
+                parts.records.push((scanned.position, end));
+                self.record_count += 1;
+                Ok(())
+            }
+            None => Err(self.damaged(end, LogFault::Delta { page })),
+        }
+    }
+
+    /// It replaces whatever the page was.
+    fn add_image(&mut self, commit: &ScannedVisit<'_>, scanned: &ScannedPage) -> Result<()> {
+        let (page, end) = (scanned.page, self.point.lsn);
+        let is_here = match self.pages.get(&page) {
+            Some(Logged::Here(_)) => true,
+            Some(Logged::There(parts)) => {
+                self.record_count -= parts.records.len() as u64;
+                false
+            }
+            None => false,
         };
-        Err(self.damaged(self.point.lsn, fault))
+        let logged = if is_here || self.image_count < self.images_max {
+            let payload = commit.payload(scanned)?;
+            let image = decode_image(&payload.bytes, self.header.page_size)
+                .map_err(|fault| self.damaged(end, fault))?;
+            self.image_count += u64::from(!is_here);
+            Logged::Here(PageReplay::of(image, end))
+        } else {
+            self.record_count += 1;
+            Logged::There(Parts {
+                made: None,
+                records: vec![(scanned.position, end)],
+            })
+        };
+        self.pages.insert(page, logged);
+        Ok(())
     }
 
     /// Makes the pages that have deltas and puts them into the spool. Where it refuses, memory grows:
@@ -230,7 +277,10 @@ impl<'a> Replay<'a> {
         let Some(spool) = self.spool else {
             return Ok(());
         };
-        for (page, parts) in &mut self.pages {
+        for (page, logged) in &mut self.pages {
+            let Logged::There(parts) = logged else {
+                continue;
+            };
             if parts.made.is_none() && parts.records.len() < 2 || parts.records.is_empty() {
                 continue;
             }
@@ -254,33 +304,47 @@ impl<'a> Replay<'a> {
     }
 }
 
+fn apply(
+    replay: &mut PageReplay,
+    payload: &[u8],
+    commit_end: Lsn,
+    page_size: PageSize,
+) -> Result<(), LogFault> {
+    replay.apply(&decode_delta(payload, page_size)?, commit_end)
+}
+
+fn prove(replay: PageReplay, page: PageNo, at: Lsn, log_dir: &Path) -> Result<PageBuf> {
+    let proved = replay.prove(page);
+    proved.map_err(|fault| damaged(log_dir, at, fault))
+}
+
+fn damaged(log_dir: &Path, at: Lsn, fault: LogFault) -> EngineError {
+    EngineError::Log {
+        segment: log_dir.to_owned(),
+        at,
+        fault,
+    }
+}
+
 fn make_page(scan: &Scan, page: PageNo, parts: &Parts, log_dir: &Path) -> Result<PageBuf> {
     let mut made = match &parts.made {
-        Some((slot, lsn)) => Some(slot.load(page, *lsn)?),
+        Some((slot, lsn)) => Some(PageReplay::of(slot.load(page, *lsn)?, *lsn)),
         None => None,
     };
+    let mut last = scan.end;
     for &(position, commit_end) in &parts.records {
-        let damaged = |fault| EngineError::Log {
-            segment: log_dir.to_owned(),
-            at: commit_end,
-            fault,
+        last = commit_end;
+        let PagePayload { is_image, bytes } = scan.read_page(position)?;
+        let added = match &mut made {
+            _ if is_image => decode_image(&bytes, scan.page_size())
+                .map(|image| made = Some(PageReplay::of(image, commit_end))),
+            Some(before) => apply(before, &bytes, commit_end, scan.page_size()),
+            None => Err(LogFault::Delta { page }),
         };
-        let next = match (scan.read_page(position)?, made) {
-            (PageRecord::Image(image), _) => image,
-            (PageRecord::Delta(delta), Some(before)) => {
-                apply_delta(&before, &delta, commit_end).map_err(damaged)?
-            }
-            (PageRecord::Delta(_), None) => return Err(damaged(LogFault::Delta { page })),
-        };
-        crate::page::check(&next, page, commit_end)
-            .map_err(|_| damaged(LogFault::Delta { page }))?;
-        made = Some(next);
+        added.map_err(|fault| damaged(log_dir, commit_end, fault))?;
     }
-    made.ok_or(EngineError::Log {
-        segment: log_dir.to_owned(),
-        at: scan.end,
-        fault: LogFault::Delta { page },
-    })
+    let made = made.ok_or_else(|| damaged(log_dir, last, LogFault::Delta { page }))?;
+    prove(made, page, last, log_dir)
 }
 
 impl Recovered {
@@ -325,8 +389,8 @@ impl Recovered {
     /// Makes the replayed pages versions of the table.
     pub(crate) fn publish(self, table: &PageTable, registry: &ReaderRegistry) {
         let readers = registry.snapshot();
-        for (page, lsn, logged) in self.pages {
-            table.publish(page, lsn, Content::Backed(Arc::new(logged)), &readers);
+        for (page, lsn, content) in self.pages {
+            table.publish(page, lsn, content, &readers);
         }
     }
 }

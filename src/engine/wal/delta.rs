@@ -95,7 +95,7 @@ pub(super) fn delta_bytes(ranges: &[Range<usize>]) -> usize {
 /// the one that was committed.
 pub(crate) fn apply_delta(
     before: &PageBuf,
-    delta: &DeltaRecord,
+    delta: &DeltaRecord<'_>,
     commit_end: Lsn,
 ) -> Result<PageBuf, LogFault> {
     let mismatch = LogFault::Delta { page: delta.page };
@@ -111,5 +111,65 @@ pub(crate) fn apply_delta(
         Ok(after)
     } else {
         Err(mismatch)
+    }
+}
+
+/// A page while the records of the log are applied to it, in their order. It is proved once, by what the last
+/// of them says that it is; what an earlier one got wrong shows there too.
+#[derive(Debug)]
+pub(crate) struct PageReplay {
+    page: PageBuf,
+    /// Of the page as it is now; its header may say an older one.
+    lsn: Lsn,
+    /// No later commit may have written it.
+    limit: Lsn,
+    /// What its checksum is, by the last delta; an image has its own in it.
+    result_crc: Option<u32>,
+}
+
+impl PageReplay {
+    /// Begins with an image that a commit before `limit` or the one that ends there wrote.
+    pub(crate) fn of(image: PageBuf, limit: Lsn) -> Self {
+        Self {
+            lsn: image.lsn(),
+            page: image,
+            limit,
+            result_crc: None,
+        }
+    }
+
+    /// Makes it the page of the commit that ends at `commit_end`.
+    ///
+    /// Errors: `Delta` if the delta was made from another page.
+    pub(crate) fn apply(
+        &mut self,
+        delta: &DeltaRecord<'_>,
+        commit_end: Lsn,
+    ) -> Result<(), LogFault> {
+        if self.lsn != delta.base && !fault::is(Fault::TornDeltaAccepted) {
+            return Err(LogFault::Delta { page: delta.page });
+        }
+        for (offset, bytes) in &delta.ranges {
+            codec::put(&mut self.page, *offset as usize, bytes);
+        }
+        (self.lsn, self.limit) = (commit_end, commit_end);
+        self.result_crc = Some(delta.result_crc);
+        Ok(())
+    }
+
+    /// The page, sealed.
+    ///
+    /// Errors: `Delta` if it is not what was committed as `page`.
+    pub(crate) fn prove(mut self, page: PageNo) -> Result<PageBuf, LogFault> {
+        let mismatch = LogFault::Delta { page };
+        if let Some(result_crc) = self.result_crc {
+            self.page.seal(self.lsn);
+            let is_same = page::stored_crc(&self.page) == result_crc;
+            if !is_same && !fault::is(Fault::TornDeltaAccepted) {
+                return Err(mismatch);
+            }
+        }
+        page::check(&self.page, page, self.limit).map_err(|_| mismatch)?;
+        Ok(self.page)
     }
 }

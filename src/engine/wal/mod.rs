@@ -85,10 +85,11 @@ mod segment;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub(crate) use append::Appending;
 pub use archive::{ARCHIVE_DIR, ArchiveCursor};
-pub(crate) use delta::apply_delta;
+pub(crate) use delta::{PageReplay, apply_delta};
 pub(crate) use encode::{Form, Hole, commit_record_bytes, longest_zeros};
 pub(crate) use export::{LogSegment, durable_segments, whole_records};
 pub(crate) use log::{Log, LogIdentity};
@@ -96,10 +97,12 @@ pub use mark::write_mark;
 #[cfg(test)]
 pub(crate) use record::push_record;
 pub(crate) use record::{
-    CommitRecord, PageRecord, RECORD_HEADER_BYTES, RecordHead, RecordKind, decode_delta,
-    decode_image, framed_bytes, page_of,
+    CommitRecord, RECORD_HEADER_BYTES, RecordHead, RecordKind, decode_delta, decode_image,
+    framed_bytes, page_of,
 };
-pub(crate) use scan::{MissingLog, RecordPosition, Scan, ScannedPage, ScannedVisit, scan};
+pub(crate) use scan::{
+    MissingLog, PagePayload, RecordPosition, Scan, ScannedPage, ScannedVisit, scan,
+};
 pub(crate) use segment::{
     CommitMark, SECTOR as SEGMENT_HEADER_BYTES, SEGMENT_VERSION, SealedSegment, SegmentHeader,
     segment_name,

@@ -182,24 +182,16 @@ impl CommitRecord {
     }
 }
 
-/// A page's record, as it was read back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PageRecord {
-    /// The whole page.
-    Image(PageBuf),
-    /// What changed.
-    Delta(DeltaRecord),
-}
-
 /// A PageDelta record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DeltaRecord {
+pub(crate) struct DeltaRecord<'a> {
     pub(crate) page: PageNo,
     /// LSN of the page before.
     pub(crate) base: Lsn,
     /// Checksum in the header of the page after.
     pub(crate) result_crc: u32,
-    pub(crate) ranges: Vec<(u32, Vec<u8>)>,
+    /// Where in the page, and what comes there.
+    pub(crate) ranges: Vec<(u32, &'a [u8])>,
 }
 
 /// Bytes of a PageImage payload before the page.
@@ -244,7 +236,7 @@ pub(crate) fn decode_image(payload: &[u8], size: PageSize) -> Result<PageBuf, Lo
 }
 
 /// Decodes a PageDelta payload. Errors: `Record` if a range leaves the page.
-pub(crate) fn decode_delta(payload: &[u8], size: PageSize) -> Result<DeltaRecord, LogFault> {
+pub(crate) fn decode_delta(payload: &[u8], size: PageSize) -> Result<DeltaRecord<'_>, LogFault> {
     let wrong = |field, found| LogFault::Record { field, found };
     let short = || wrong("delta length", payload.len() as u64);
     let page = page_of(payload).ok_or_else(short)?;
@@ -263,7 +255,7 @@ pub(crate) fn decode_delta(payload: &[u8], size: PageSize) -> Result<DeltaRecord
         if offset < 4 || end > size.bytes() {
             return Err(wrong("delta offset", u64::from(offset)));
         }
-        ranges.push((offset, content.to_vec()));
+        ranges.push((offset, content));
         at += bytes;
     }
     Ok(DeltaRecord {

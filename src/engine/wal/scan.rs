@@ -2,23 +2,25 @@
 
 #![deny(clippy::indexing_slicing)]
 
-use std::io;
+mod read;
+
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::Path;
 
+use read::{next_candidate, read_record, window_of, write_again};
+
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{EngineError, FileRole, LogFault, Result};
-use crate::engine::wal::record::{
-    CommitRecord, PageRecord, RECORD_HEADER_BYTES, RecordHead, RecordKind, decode_delta,
-    decode_image, framed_bytes, page_of,
-};
+use crate::engine::wal::record::{CommitRecord, RECORD_HEADER_BYTES, RecordKind, page_of};
 use crate::engine::wal::segment::{
     SEGMENT_HEADER_BYTES, SealedSegment, SegmentFile, SegmentHeader, open_segments,
 };
+use crate::engine::wal::window::Window;
 use crate::fault::{self, Fault};
 use crate::id::{DatabaseId, HistoryId};
 use crate::lsn::Lsn;
-use crate::os::{self, Disk};
+use crate::os::Disk;
 use crate::page::{PageNo, PageSize};
 
 /// What it means that no segment covers the start of the scan.
@@ -37,12 +39,20 @@ pub(crate) struct RecordPosition {
     offset: u64,
 }
 
-/// A page's record, not read in full yet.
+/// Where a page's record is, and what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ScannedPage {
     pub(crate) page: PageNo,
     pub(crate) is_image: bool,
     pub(crate) position: RecordPosition,
+    payload_bytes: usize,
+}
+
+/// What a page's record says, its checksum right: to be decoded as an image or as a delta.
+#[derive(Clone, Debug)]
+pub(crate) struct PagePayload<'a> {
+    pub(crate) is_image: bool,
+    pub(crate) bytes: Cow<'a, [u8]>,
 }
 
 /// One whole commit: its pages in the order of the log, and the state that it leaves.
@@ -52,6 +62,24 @@ pub(crate) struct ScannedVisit<'a> {
     pub(crate) point: CommitPoint,
     /// For reading its records again.
     pub(crate) scan: &'a Scan,
+    /// What was read last.
+    window: &'a Window<'a>,
+}
+
+impl ScannedVisit<'_> {
+    /// The record of one of its pages. Cost: none as a rule, a read where the commit is a large one.
+    ///
+    /// Errors: `Log`, `Io` if it must be read again and is not what it was.
+    pub(crate) fn payload(&self, scanned: &ScannedPage) -> Result<PagePayload<'_>> {
+        let offset = scanned.position.offset + RECORD_HEADER_BYTES as u64;
+        match self.window.look_back(offset, scanned.payload_bytes) {
+            Some(bytes) => Ok(PagePayload {
+                is_image: scanned.is_image,
+                bytes: Cow::Borrowed(bytes),
+            }),
+            None => self.scan.read_page(scanned.position),
+        }
+    }
 }
 
 /// A log that was read.
@@ -71,14 +99,10 @@ pub(crate) struct Scan {
     unsynced: Option<(usize, Range<u64>)>,
 }
 
-/// Bytes that are looked through at a time for a record after a bad one.
-const CANDIDATE_WINDOW_BYTES: usize = 1 << 20;
-
-struct Record {
-    kind: RecordKind,
-    payload: Vec<u8>,
-    framed_bytes: u64,
-}
+/// Bytes of the log that are read at once.
+const SCAN_WINDOW_BYTES: usize = 1 << 20;
+/// The same where one record is wanted; most are shorter.
+const RECORD_WINDOW_BYTES: usize = 4 << 10;
 
 /// Reads the log in `dir` from `from` on and calls `visit` for each whole commit.
 ///
@@ -248,6 +272,11 @@ impl Scan {
         Some((*index, offset(self.synced.max(from))..offset(self.end)))
     }
 
+    /// Of every page in it.
+    pub(crate) fn page_size(&self) -> PageSize {
+        self.page_size
+    }
+
     fn fault(&self, segment: &SegmentFile, at: Lsn, fault: LogFault) -> EngineError {
         EngineError::Log {
             segment: segment.path.clone(),
@@ -269,20 +298,21 @@ impl Scan {
         let Some(segment) = self.segments.get(index).cloned() else {
             return Ok(at);
         };
+        let mut window = window_of(&segment, SCAN_WINDOW_BYTES);
         let mut pages = Vec::new();
         while next.is_none_or(|next| at < next) {
             let offset = segment.offset_of(header.start, at);
-            let Some(record) = read_record(&segment, header, offset, at)? else {
+            let Some(record) = read_record(&mut window, &segment, header, offset, at)? else {
                 return self.bad_record(&segment, header, at, next);
             };
-            let end = at.checked_add(record.framed_bytes).unwrap_or(Lsn::MAX);
+            let end = at.checked_add(record.bytes).unwrap_or(Lsn::MAX);
             let position = RecordPosition {
                 segment: index,
                 offset,
             };
             match record.kind {
                 RecordKind::PageImage | RecordKind::PageDelta => {
-                    let page = page_of(&record.payload).ok_or_else(|| {
+                    let page = page_of(record.payload).ok_or_else(|| {
                         let found = record.payload.len() as u64;
                         self.fault(
                             &segment,
@@ -298,16 +328,18 @@ impl Scan {
                         page,
                         is_image,
                         position,
+                        payload_bytes: record.payload.len(),
                     });
                 }
                 RecordKind::Commit => {
-                    let commit = CommitRecord::decode(&record.payload)
+                    let commit = CommitRecord::decode(record.payload)
                         .map_err(|fault| self.fault(&segment, at, fault))?;
                     self.synced = self.synced.max(commit.synced);
                     visit(ScannedVisit {
                         pages: &pages,
                         point: commit.point(end),
                         scan: self,
+                        window: &window,
                     })?;
                     pages.clear();
                 }
@@ -345,16 +377,17 @@ impl Scan {
         if let Some(next) = next {
             return Err(self.fault(segment, at, LogFault::Gap { next }));
         }
+        let mut window = window_of(segment, RECORD_WINDOW_BYTES);
         let mut later = at;
         while let Some(candidate) = next_candidate(segment, header, later)? {
             later = candidate;
             let offset = segment.offset_of(header.start, later);
-            let Some(record) = read_record(segment, header, offset, later)? else {
+            let Some(record) = read_record(&mut window, segment, header, offset, later)? else {
                 continue;
             };
             if record.kind == RecordKind::Commit
                 && !fault::is(Fault::DamageTakenForTail)
-                && let Ok(commit) = CommitRecord::decode(&record.payload)
+                && let Ok(commit) = CommitRecord::decode(record.payload)
                 && commit.synced > at
             {
                 let fault = LogFault::BeforeSynced {
@@ -366,10 +399,10 @@ impl Scan {
         Ok(at)
     }
 
-    /// Reads a page's record again, in full.
+    /// Reads a page's record again.
     ///
     /// Errors: `Log` if it is not what was scanned; `Io`.
-    pub(crate) fn read_page(&self, position: RecordPosition) -> Result<PageRecord> {
+    pub(crate) fn read_page(&self, position: RecordPosition) -> Result<PagePayload<'static>> {
         let lost = || EngineError::Log {
             segment: Default::default(),
             at: Lsn::ZERO,
@@ -382,14 +415,13 @@ impl Scan {
         let header = segment.header.as_ref().ok_or_else(lost)?;
         let into = position.offset.saturating_sub(SEGMENT_HEADER_BYTES);
         let at = header.start.checked_add(into).ok_or_else(lost)?;
-        let record = read_record(segment, header, position.offset, at)?.ok_or_else(lost)?;
-        let decoded = match record.kind {
-            RecordKind::PageImage => {
-                decode_image(&record.payload, self.page_size).map(PageRecord::Image)
-            }
-            _ => decode_delta(&record.payload, self.page_size).map(PageRecord::Delta),
-        };
-        decoded.map_err(|fault| self.fault(segment, at, fault))
+        let mut window = window_of(segment, RECORD_WINDOW_BYTES);
+        let record = read_record(&mut window, segment, header, position.offset, at)?;
+        let record = record.ok_or_else(lost)?;
+        Ok(PagePayload {
+            is_image: record.kind == RecordKind::PageImage,
+            bytes: Cow::Owned(record.payload.to_vec()),
+        })
     }
 
     /// Makes what was read durable, before anything depends on it.
@@ -440,92 +472,5 @@ impl Scan {
             }
         });
         ended.collect()
-    }
-}
-
-/// Writes the bytes of `range` as they were read. After a sync that failed, the kernel shows bytes
-/// that the disk does not have and that no later sync writes, unless they are written again.
-fn write_again(segment: &SegmentFile, range: Range<u64>) -> io::Result<()> {
-    const PIECE_BYTES: u64 = 1 << 20;
-    let mut at = range.start;
-    while at < range.end {
-        let bytes = PIECE_BYTES.min(range.end - at);
-        let mut piece = vec![0; usize::try_from(bytes).unwrap_or_default()];
-        os::read_exact_at(&*segment.file, &mut piece, at)?;
-        os::write_all_at(&*segment.file, &piece, at)?;
-        at += bytes;
-    }
-    Ok(())
-}
-
-/// The next position after `at` where something says that it is the record of that position.
-///
-/// Errors: `Io`. Reads the segment in windows: a torn tail can be as long as a large commit.
-fn next_candidate(segment: &SegmentFile, header: &SegmentHeader, at: Lsn) -> Result<Option<Lsn>> {
-    // No more than the file has.
-    let length = usize::try_from(segment.bytes).unwrap_or(usize::MAX);
-    let mut window = vec![0; CANDIDATE_WINDOW_BYTES.min(length)];
-    let mut next = at.checked_add(8);
-    while let Some(start) = next {
-        let offset = segment.offset_of(header.start, start);
-        let found = os::read_up_to(&*segment.file, &mut window, offset).map_err(
-            EngineError::io_at("read", FileRole::WalSegment, &segment.path),
-        )?;
-        let Some(last) = found.checked_sub(RECORD_HEADER_BYTES) else {
-            break;
-        };
-        let bytes = window.get(..found).unwrap_or_default();
-        for step in (0..=last).step_by(8) {
-            let position = start.checked_add(step as u64);
-            if position.map(|lsn| lsn.0) == RecordHead::lsn_in(bytes, step) {
-                return Ok(position);
-            }
-        }
-        next = start.checked_add((last / 8 * 8 + 8) as u64);
-    }
-    Ok(None)
-}
-
-/// The record at `offset`, if a valid one with that LSN is there.
-///
-/// Errors: `Io`; `Log` for a valid record of an unknown kind. Allocates no more than the file has.
-fn read_record(
-    segment: &SegmentFile,
-    header: &SegmentHeader,
-    offset: u64,
-    at: Lsn,
-) -> Result<Option<Record>> {
-    let failed = || EngineError::io_at("read", FileRole::WalSegment, &segment.path);
-    let mut head = [0; RECORD_HEADER_BYTES];
-    if os::read_up_to(&*segment.file, &mut head, offset).map_err(failed())? < head.len() {
-        return Ok(None);
-    }
-    let head = RecordHead::new(head);
-    let framed = framed_bytes(head.payload_bytes()) as u64;
-    let fits = offset
-        .checked_add(framed)
-        .is_some_and(|end| end <= segment.bytes);
-    if head.lsn() != at || !fits {
-        return Ok(None);
-    }
-    let mut payload = vec![0; head.payload_bytes()];
-    let payload_offset = offset + RECORD_HEADER_BYTES as u64;
-    if os::read_up_to(&*segment.file, &mut payload, payload_offset).map_err(failed())?
-        < payload.len()
-    {
-        return Ok(None);
-    }
-    match head.check(header.salt, &payload) {
-        None => Ok(None),
-        Some(Ok(kind)) => Ok(Some(Record {
-            kind,
-            payload,
-            framed_bytes: framed,
-        })),
-        Some(Err(fault)) => Err(EngineError::Log {
-            segment: segment.path.clone(),
-            at,
-            fault,
-        }),
     }
 }

@@ -10,7 +10,7 @@ use crate::engine::wal::summary::format::{
     ENTRY_HEAD_BYTES, EntryHead, FILE_HEADER_BYTES, FileHeader, LogRange, sequence_of,
 };
 use crate::engine::wal::summary::runs::PageRuns;
-use crate::engine::wal::summary::window::Window;
+use crate::engine::wal::window::Window;
 use crate::os::{self, Disk, File};
 
 /// A file that would be longer is followed by another.

@@ -56,7 +56,6 @@ mod format;
 mod query;
 mod runs;
 mod walk;
-mod window;
 
 /// Name of the folder of summaries in a database's directory.
 pub const CHANGES_DIR: &str = "changes";

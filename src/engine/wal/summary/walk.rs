@@ -10,7 +10,7 @@ use crate::engine::wal::record::{
 };
 use crate::engine::wal::segment::{CommitMark, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::engine::wal::summary::runs::Gathering;
-use crate::engine::wal::summary::window::Window;
+use crate::engine::wal::window::Window;
 use crate::lsn::Lsn;
 use crate::os::File;
 

@@ -193,12 +193,17 @@ proptest! {
         prop_assert_eq!(read.end, point.lsn);
         prop_assert_eq!(scanned.len(), images.len());
         for (scanned, (number, before, after)) in scanned.iter().zip(&images) {
-            let made = match read.read_page(scanned.position).unwrap() {
-                PageRecord::Image(image) => image,
-                PageRecord::Delta(delta) => {
-                    prop_assert!(!scanned.is_image);
-                    apply_delta(before.as_ref().unwrap(), &delta, point.lsn).unwrap()
-                }
+            let payload = read.read_page(scanned.position).unwrap();
+            prop_assert_eq!(payload.is_image, scanned.is_image);
+            let made = if payload.is_image {
+                decode_image(&payload.bytes, size).unwrap()
+            } else {
+                let (delta, before) = (decode_delta(&payload.bytes, size).unwrap(), before.as_ref().unwrap());
+                let mut replay = PageReplay::of(before.clone(), point.lsn);
+                replay.apply(&delta, point.lsn).unwrap();
+                let made = apply_delta(before, &delta, point.lsn).unwrap();
+                prop_assert!(replay.prove(scanned.page).unwrap() == made);
+                made
             };
             prop_assert_eq!(scanned.page, *number);
             prop_assert!(&made == after);
@@ -339,6 +344,15 @@ fn delta_of_another_image_is_refused() {
     assert_eq!(apply_delta(&other, &delta, point.lsn), refused);
     before.seal(Lsn(99));
     assert_eq!(apply_delta(&before, &delta, point.lsn), refused);
+    let mut replay = PageReplay::of(before, point.lsn);
+    let refused = Err(LogFault::Delta { page: PageNo(7) });
+    assert_eq!(replay.apply(&delta, point.lsn), refused);
+    let mut replay = PageReplay::of(other, point.lsn);
+    replay.apply(&delta, point.lsn).unwrap();
+    assert_eq!(
+        replay.prove(PageNo(7)).unwrap_err(),
+        LogFault::Delta { page: PageNo(7) }
+    );
 }
 
 /// A summary names each page once, in order, and nothing follows its last page.

@@ -25,21 +25,22 @@ impl<'a> Window<'a> {
         }
     }
 
+    /// The `count` bytes at `offset`, if they were read last; nothing is read.
+    pub(super) fn look_back(&self, offset: u64, count: usize) -> Option<&[u8]> {
+        let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        self.bytes.get(from..from.checked_add(count)?)
+    }
+
     /// The `count` bytes at `offset`; `None` where the file ends before.
     ///
     /// Errors: the system's.
     pub(super) fn get(&mut self, offset: u64, count: usize) -> io::Result<Option<&[u8]>> {
-        let place = |start: u64| {
-            let from = usize::try_from(offset.checked_sub(start)?).ok()?;
-            Some(from..from.checked_add(count)?)
-        };
-        let is_inside = |range: &std::ops::Range<usize>| range.end <= self.bytes.len();
-        if !place(self.start).as_ref().is_some_and(is_inside) {
+        if self.look_back(offset, count).is_none() {
             self.bytes.resize(self.window_bytes.max(count), 0);
             let found = os::read_up_to(self.file, &mut self.bytes, offset)?;
             self.bytes.truncate(found);
             self.start = offset;
         }
-        Ok(place(self.start).and_then(|range| self.bytes.get(range)))
+        Ok(self.look_back(offset, count))
     }
 }
