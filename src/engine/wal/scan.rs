@@ -135,11 +135,7 @@ pub(crate) fn scan(
     let first = headers.iter().rposition(|(_, header)| header.start <= from);
     let covers = first
         .and_then(|first| headers.get(first))
-        .is_some_and(|(index, header)| {
-            scan.segments
-                .get(*index)
-                .is_some_and(|segment| segment.offset_of(header.start, from) <= segment.bytes)
-        });
+        .is_some_and(|(index, header)| scan.covers(*index, header, from, missing));
     let lost = || EngineError::Log {
         segment: dir.to_owned(),
         at: from,
@@ -254,6 +250,19 @@ impl Scan {
             .get(before)
             .is_some_and(|before| before.offset_of(last.start, header.start) < before.bytes);
         goes_on && header.salt == last.salt && segment.bytes <= SEGMENT_HEADER_BYTES
+    }
+
+    /// Whether the segment, the last one that does not begin after `from`, has the log from there on.
+    ///
+    /// Where a header needs the log, a segment begins at its log start, durably before the header says so (E7).
+    /// The end of the one before is no stand-in for one that was lost, nor are the zeros behind it (W10).
+    fn covers(&self, index: usize, header: &SegmentHeader, from: Lsn, missing: MissingLog) -> bool {
+        let segment = self.segments.get(index);
+        match missing {
+            MissingLog::IsError => header.start == from,
+            MissingLog::MeansClean => segment
+                .is_some_and(|segment| segment.offset_of(header.start, from) <= segment.bytes),
+        }
     }
 
     /// A segment is synced before the next is made, so only the newest one with records has bytes

@@ -168,3 +168,26 @@ fn rotation_that_cannot_shorten_its_segment_fails() {
     assert_eq!(commits(&machine.disk), expected);
     assert_eq!(file_len(&machine, 1), 512 + segment_start(&machine, 2).0);
 }
+
+/// W10, E7: the segment that a header's log start names is gone. Neither the end of the one before nor the zeros
+/// behind it are taken for it: that would be fewer commits, and no error.
+#[test]
+fn newest_segment_that_was_removed_is_missed() {
+    let machine = Host::simulated(1);
+    let mut writer = Writer::new(&machine.host).writing_ahead();
+    writer.durable_commit(&[(3, 1)]).unwrap();
+    let start = writer.log.rotate().unwrap();
+    let commit = writer.durable_commit(&[(3, 2)]).unwrap();
+    let read = || read_from(&machine.disk, start, MissingLog::IsError);
+    assert_eq!(read().unwrap().0, [commit]);
+    machine.disk.remove(&segment_path(2)).unwrap();
+    assert_eq!(log_fault(read()), LogFault::Missing { wanted: start });
+    // As a kill leaves the segment before.
+    let bytes = file_bytes(&machine.disk, &segment_path(1)).len();
+    let before = machine.disk.open(&segment_path(1), OpenMode::ReadWrite);
+    before.unwrap().set_len(bytes as u64 + (1 << 16)).unwrap();
+    assert_eq!(log_fault(read()), LogFault::Missing { wanted: start });
+    // A page file that stands by itself needs nothing of it.
+    let clean = read_from(&machine.disk, start, MissingLog::MeansClean);
+    assert_eq!(clean.unwrap().0, []);
+}
