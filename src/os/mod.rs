@@ -18,6 +18,7 @@ pub mod confinement;
 pub mod descriptor;
 pub mod dir_edit;
 pub mod dir_removal;
+pub mod event_queue;
 pub mod extent;
 pub mod file_system;
 pub mod file_times;

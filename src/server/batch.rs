@@ -1,26 +1,39 @@
 //! Runs what one connection has sent in one transaction.
 
 use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
 use super::Shared;
 use super::budget::Share;
-use super::command::{self, Command, Context, Effect, Place, Resolved};
+use super::command::{self, Context, Effect, Place, Resolved};
+use super::pace::now;
 use super::protocol::{Reply, Request, RespVersion};
 use super::seat::Entered;
 use super::session::Session;
 use super::store::{Intent, Store};
+use super::stream::Stream;
+use crate::database::Database;
 
 /// Most commands of one batch.
 pub(super) const BATCH_COMMANDS_MAX: usize = 1024;
 /// A batch takes no further command once it holds this many bytes.
-pub(super) const BATCH_BYTES_MAX: usize = 16 << 20;
+pub(super) const BATCH_BYTES_MAX: usize = 64 << 10;
 /// A batch ends after the reply with which its replies reach this many bytes.
 const REPLY_BYTES_TARGET: usize = 16 << 20;
 
-/// A batch that asks for more than this has a transaction of its own.
-const SHARING_BYTES_MAX: usize = 64 << 10;
+/// A batch that asks for more than this has a thread and a transaction of its own: a full one fits, unless
+/// its last command is a large one.
+const LARGE_BYTES: usize = 2 * BATCH_BYTES_MAX;
+/// So does one with more words than this.
+const WORDS_MAX: usize = 16 << 10;
+/// A client whose last batch took longer than this to read the database is served by a thread of its own,
+/// until one takes less.
+const SLOW: Duration = Duration::from_millis(2);
+/// A buffer that has become longer than this is given back.
+const KEPT_REPLY_BYTES: usize = 4 << 10;
 
 /// What a connection hands over to have a batch run.
 #[derive(Debug)]
@@ -32,15 +45,53 @@ pub(super) struct Work {
     pub(super) memory: Share,
     /// The replies.
     pub(super) out: BytesMut,
+    /// As many bytes of them are with the socket.
+    pub(super) sent: usize,
+    /// Whether the last batch that read took long.
+    pub(super) is_slow: bool,
 }
 
 impl Work {
-    /// Whether it is too large to share a transaction.
-    pub(super) fn is_large(&self) -> bool {
-        let queued = self.session.queue.as_ref().map_or(0, |queue| queue.bytes);
-        let pending = self.pending.iter().map(|request| request.bytes);
-        pending.fold(queued, usize::saturating_add) > SHARING_BYTES_MAX
+    pub(super) fn new(session: Session, memory: Share) -> Box<Self> {
+        Box::new(Self {
+            session,
+            pending: VecDeque::new(),
+            memory,
+            out: BytesMut::new(),
+            sent: 0,
+            is_slow: false,
+        })
     }
+
+    /// Sends as much of the replies as the socket takes now; whether that was all. Errors: the system's.
+    pub(super) fn send(&mut self, stream: &Stream) -> io::Result<bool> {
+        let rest = self.out.get(self.sent..).unwrap_or_default();
+        self.sent += stream.write(rest)?;
+        if self.sent < self.out.len() {
+            return Ok(false);
+        }
+        self.sent = 0;
+        self.out.clear();
+        if self.out.capacity() > KEPT_REPLY_BYTES {
+            self.out = BytesMut::new();
+        }
+        let given_back = self.memory.hold(0);
+        given_back.expect("whoever holds nothing is within every budget");
+        Ok(true)
+    }
+}
+
+/// Where a batch runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Course {
+    /// In the loop: it reads, and not much.
+    Here,
+    /// In the loop and without a database: the seat is closed, and the writer may be in it yet.
+    Outside,
+    /// With the writer, in one transaction with others.
+    Shared,
+    /// In a thread of its own: it may last, or may take others along when it fails.
+    Alone,
 }
 
 /// A reply that is kept back until the commit.
@@ -58,13 +109,33 @@ pub(super) struct Answer {
 /// At least one command is taken. A command that must run alone ends the batch before it. Nothing
 /// is appended before the transaction has ended, and it ends before this returns, so that a client
 /// that does not take its replies holds nobody up.
-pub(super) fn run(shared: &Shared, mut work: Work, intent: Intent) -> Work {
+pub(super) fn run(shared: &Shared, work: Box<Work>, intent: Intent) -> Box<Work> {
     let entered = shared.seat.enter();
-    let database = entered.as_ref().and_then(Entered::database);
+    run_with(
+        shared,
+        entered.as_ref().and_then(Entered::database),
+        work,
+        intent,
+    )
+}
+
+/// The same without a database, whatever is in the seat.
+pub(super) fn run_outside(shared: &Shared, work: Box<Work>) -> Box<Work> {
+    run_with(shared, None, work, Intent::Read)
+}
+
+fn run_with(
+    shared: &Shared,
+    database: Option<&Database>,
+    mut work: Box<Work>,
+    intent: Intent,
+) -> Box<Work> {
+    let begun = now();
     let mut store = Store::new(database, intent);
     let answers = run_in(shared, &mut work, &mut store);
     // Forgiven with the first one that writes and works.
     work.session.breaks_batches &= intent == Intent::Read || store.is_failed();
+    work.is_slow = intent == Intent::Read && now().saturating_sub(begun) > SLOW;
     let failure = commit(shared, store);
     answer(answers, failure.as_ref(), &mut work.out);
     work
@@ -125,27 +196,60 @@ pub(super) fn answer(answers: Vec<Answer>, failure: Option<&Reply>, out: &mut By
     }
 }
 
-/// Whether the batch may change the database. May say so wrongly, never the other way round.
-pub(super) fn intent(shared: &Shared, session: &Session, pending: &VecDeque<Request>) -> Intent {
-    let writes = |command: &Command| command.effect == Effect::Write;
-    let first = pending.front().map(|request| &request.words);
-    if session.queue.is_none() && first.is_some_and(|words| runs_alone(shared, words)) {
-        return Intent::Read;
-    }
-    let mut queued = session.queue.iter().flat_map(|queue| &queue.commands);
-    let mut coming = pending.iter();
-    let writing = queued.any(|(command, _)| writes(command))
-        || coming.any(|request| match command::resolve(shared, &request.words) {
-            Some(Resolved::Command(command)) => writes(command),
-            Some(Resolved::Statement(_)) | None => false,
+/// What a look at the commands to come tells.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outlook {
+    writes: bool,
+    lasts: bool,
+    words: usize,
+    bytes: usize,
+}
+
+/// Whether the batch may change the database, and where it is to run. May say wrongly that it changes it,
+/// never the other way round.
+pub(super) fn plan(shared: &Shared, work: &Work) -> (Intent, Course) {
+    let Work {
+        session, pending, ..
+    } = work;
+    let mut outlook = Outlook::default();
+    for (index, request) in pending.iter().enumerate() {
+        let found = command::resolve(shared, &request.words);
+        if index == 0 && session.queue.is_none() && found.as_ref().is_some_and(is_alone) {
+            return (Intent::Read, Course::Alone);
+        }
+        let command = found.and_then(|found| match found {
+            Resolved::Command(command) => Some(command),
+            Resolved::Statement(_) => None,
         });
-    if writing { Intent::Write } else { Intent::Read }
+        if let Some(command) = command {
+            outlook.writes |= command.effect == Effect::Write;
+            outlook.lasts |= command.lasts(request.words.len());
+        }
+        outlook.words += request.words.len();
+        outlook.bytes = outlook.bytes.saturating_add(request.bytes);
+    }
+    if let Some(queue) = &session.queue {
+        outlook.writes |= queue.writes;
+        outlook.lasts |= queue.lasts;
+        outlook.bytes = outlook.bytes.saturating_add(queue.bytes);
+    }
+    let lasts = outlook.lasts || outlook.words > WORDS_MAX || outlook.bytes > LARGE_BYTES;
+    match outlook.writes {
+        true if lasts || session.breaks_batches => (Intent::Write, Course::Alone),
+        true if shared.seat.enter().is_none() => (Intent::Write, Course::Outside),
+        true => (Intent::Write, Course::Shared),
+        false if lasts || work.is_slow => (Intent::Read, Course::Alone),
+        false => (Intent::Read, Course::Here),
+    }
 }
 
 fn runs_alone(shared: &Shared, words: &[Bytes]) -> bool {
-    match command::resolve(shared, words) {
-        Some(Resolved::Command(command)) => command.place == Place::Alone,
-        Some(Resolved::Statement(_)) => true,
-        None => false,
+    command::resolve(shared, words).is_some_and(|found| is_alone(&found))
+}
+
+fn is_alone(found: &Resolved<'_>) -> bool {
+    match found {
+        Resolved::Command(command) => command.place == Place::Alone,
+        Resolved::Statement(_) => true,
     }
 }

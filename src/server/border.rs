@@ -9,8 +9,8 @@ use super::seat::Seat;
 
 /// Statements besides the Redis commands.
 ///
-/// A statement runs outside of any transaction of its connection, on the connection's thread, and
-/// is refused between MULTI and EXEC. A Redis command of the same name goes first.
+/// A statement runs outside of any transaction of its connection, on a thread of its own, and is
+/// refused between MULTI and EXEC. A Redis command of the same name goes first.
 pub trait Statements: Send + Sync + fmt::Debug {
     /// The first words that it answers, in lower case.
     fn names(&self) -> &[&'static str];

@@ -4,28 +4,22 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::BytesMut;
 
 use super::Shared;
-use super::connection;
+use super::desk::Newcomer;
 use super::error::ServerError;
 use super::protocol::{Reply, RespVersion};
-use super::registry::{Places, Refused, Registry};
-use super::session::{ConnectionId, Session};
+use super::registry::{Places, Refused};
 use super::stream::Stream;
 use crate::os::readiness::stop_accepting;
 use crate::os::trust::refuse_place;
 use crate::os::unix_socket::{Incumbent, PrivateListener};
 
-/// What a connection's thread has for its stack. Ten thousand of them are to fit into memory.
-const STACK_BYTES: usize = 256 << 10;
 /// How long to wait after a failed accept, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a client that is turned away may take to receive the reason.
-const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// A socket that listens.
 #[derive(Debug)]
@@ -108,7 +102,7 @@ pub(super) fn accept_all(shared: &Arc<Shared>, listener: &Listener) {
 }
 
 fn admit(shared: &Arc<Shared>, stream: Stream, peer: String) {
-    if let Err(error) = stream.set_up(shared.options.write_timeout) {
+    if let Err(error) = stream.set_up() {
         tracing::debug!(%error, "a connection ended before it began");
         return;
     }
@@ -118,59 +112,17 @@ fn admit(shared: &Arc<Shared>, stream: Stream, peer: String) {
         strangers_max: shared.options.strangers_max,
         is_stranger: shared.options.access.is_required(),
     };
-    let own = Arc::clone(&stream);
-    let spawn = |id| spawn(Arc::clone(shared), own, id);
-    let refused = match shared
-        .registry
-        .enter(Arc::clone(&stream), peer, places, spawn)
-    {
-        Ok(()) | Err(Refused::Stopping) => return,
-        Err(refused) => refused,
-    };
-    let text = match refused {
-        Refused::Thread(error) => {
-            tracing::warn!(%error, "cannot start a thread for a connection");
-            "ERR the server has no thread left for this connection"
+    match shared.registry.enter(Arc::clone(&stream), peer, places) {
+        Ok(id) => {
+            let inbox = shared.inbox_of(id);
+            inbox.post(|mail| mail.newcomers.push(Newcomer { id, stream }));
         }
-        _ => "ERR max number of clients reached",
-    };
-    let mut out = BytesMut::new();
-    Reply::error(text).encode(RespVersion::Two, &mut out);
-    // The accepting thread must not wait for a client; the few bytes fit any empty socket.
-    let _ = stream.set_up(REFUSAL_TIMEOUT);
-    let _ = stream.write_all(&out, REFUSAL_TIMEOUT);
-}
-
-/// Takes a connection out of the registry, also if its thread panics.
-struct Leaving {
-    registry: Arc<Registry>,
-    id: ConnectionId,
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.registry.leave(self.id);
+        Err(Refused::Stopping) => {}
+        Err(Refused::Full) => {
+            let mut out = BytesMut::new();
+            Reply::error("ERR max number of clients reached").encode(RespVersion::Two, &mut out);
+            // The few bytes fit any empty socket.
+            let _ = stream.write(&out);
+        }
     }
-}
-
-fn spawn(shared: Arc<Shared>, stream: Arc<Stream>, id: ConnectionId) -> io::Result<JoinHandle<()>> {
-    let serve = move || {
-        // Made by the new thread: if there is none, nothing must leave, as the caller holds the
-        // registry's lock. Dropped last: whoever waits for the thread to leave counts on its handle
-        // of the database being gone.
-        let registry = Arc::clone(&shared.registry);
-        let leaving = Leaving { registry, id };
-        let session = Session::new(
-            id,
-            !shared.options.access.is_required(),
-            shared.budget.share(),
-        );
-        connection::serve(&shared, &stream, session);
-        drop((shared, stream));
-        drop(leaving);
-    };
-    std::thread::Builder::new()
-        .name(format!("client {}", id.0))
-        .stack_size(STACK_BYTES)
-        .spawn(serve)
 }

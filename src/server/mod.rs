@@ -4,11 +4,15 @@
 //! database and wants other languages to reach it.
 //!
 //! ```text
-//! accept loop (one per listener) --> one thread per connection
+//! accept loop (one per listener) --> loops: threads for many connections each
 //!
 //!   receive -> framing -> pending requests -> batch: one transaction -> replies -> send
 //!                                               |
 //!                                               begin, run commands, commit, and only then reply
+//!
+//!   a batch runs   in its loop             if it only reads, and is short
+//!                  with the writer         if it writes: in one transaction with others (group.rs)
+//!                  in a thread of its own  if it may last
 //! ```
 //!
 //! * R1 A reply that tells of a change leaves after the commit of that change has returned. If it
@@ -18,7 +22,8 @@
 //! * R3 A command that answers an error has changed nothing: it checks before its first change. An
 //!   engine that fails in the middle of a command makes the whole batch fail.
 //! * R4 EXEC runs its commands within one transaction, without those of any other connection between.
-//! * R5 No transaction is open while a reply is sent, so a client that never reads harms nobody else.
+//! * R5 No transaction is open while a reply is sent, and nobody waits for a socket to take one, so a client
+//!   that never reads harms nobody else.
 //! * R6 Nothing is allocated by a length that a client announces, and received bytes are looked at
 //!   once: memory and time are bounded by what arrived.
 //! * R7 Only a loopback address is listened on as long as no client is asked for a password, and a
@@ -34,10 +39,15 @@
 //! * R12 Batches that share a transaction run whole, one after the other, and if its commit fails each of
 //!   them is told so. One that is large shares none, and neither does that of a client whose last one made a
 //!   transaction fail; those that were not tried before it wait for the next one.
+//! * R13 A loop waits for no client, no writer, no sync and no statement: it reads what has come, runs what only
+//!   reads and is short, and sends what the sockets take. What may last has a thread of its own, and its
+//!   connection takes no steps before that is done. No client has more than a batch of a turn.
 //!
-//! Connections share the registry and the scan positions, each behind a lock that is held for
-//! moments and never across I/O or a transaction. A connection's thread blocks in its socket and in
-//! the database, and has a small stack, so nothing here recurses by a client's will.
+//! Connections share the registry and the scan positions, each behind a lock that is held for moments and never
+//! across I/O or a transaction. What belongs to one connection is with its loop, or with the one thread that
+//! runs a batch of it (desk.rs). A command that breaks down closes its connection, and those that shared
+//! its transaction. Threads of single batches have a small stack, so nothing here recurses by a client's
+//! will.
 //!
 //! Keys do not expire, and there are no types but strings; a command that would need either is
 //! refused. Databases 0 to 15 are the tables `redis.0` to `redis.15`. What a client sees of other
@@ -49,6 +59,8 @@ mod bound;
 mod budget;
 mod command;
 mod connection;
+mod desk;
+mod errands;
 mod error;
 mod group;
 mod listener;
@@ -57,6 +69,7 @@ mod pace;
 mod password;
 mod protocol;
 mod registry;
+mod round;
 mod seat;
 mod session;
 mod store;
@@ -81,6 +94,10 @@ pub use seat::{ClosedSeat, Seat};
 use crate::database::Database;
 use listener::Listener;
 
+/// Most threads that connections are spread over; there are no more than processors. Batches that write gather
+/// from all of them, so more loops make no smaller commits.
+const LOOPS_MAX: usize = 4;
+
 /// What the connections of a server have in common.
 #[derive(Debug)]
 struct Shared {
@@ -89,7 +106,10 @@ struct Shared {
     directory: PathBuf,
     options: ServerOptions,
     registry: Arc<registry::Registry>,
+    /// One of each loop; never empty.
+    inboxes: Vec<Arc<desk::Inbox>>,
     group: group::Group,
+    errands: errands::Errands,
     scans: command::Scans,
     budget: Arc<budget::Budget>,
     /// Makes the next batch that wrote fail where it would commit.
@@ -98,6 +118,15 @@ struct Shared {
     /// Makes each change of this key fail.
     #[cfg(test)]
     breaking_key: parking_lot::Mutex<Option<bytes::Bytes>>,
+}
+
+impl Shared {
+    /// Where the loop of a connection is reached.
+    fn inbox_of(&self, id: session::ConnectionId) -> &desk::Inbox {
+        let loops = self.inboxes.len() as u64;
+        let index = usize::try_from(id.0 % loops).unwrap_or_default();
+        &self.inboxes[index]
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +154,8 @@ impl Shared {
 pub struct Server {
     shared: Option<Arc<Shared>>,
     accepting: Vec<(Arc<Listener>, JoinHandle<()>)>,
+    loops: Vec<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -143,13 +174,18 @@ impl Server {
         let directory = seat
             .database()
             .map(|database| database.directory().to_owned());
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let inboxes = (0..processors.min(LOOPS_MAX)).map(|_| desk::Inbox::new().map(Arc::new));
+        let inboxes = inboxes.collect::<Result<_, _>>();
         let shared = Arc::new(Shared {
             seat,
             directory: directory.unwrap_or_default(),
             budget: budget::Budget::new(options.memory_max),
             options,
             registry: Arc::default(),
+            inboxes: inboxes.map_err(|source| ServerError::Thread { source })?,
             group: group::Group::default(),
+            errands: errands::Errands::default(),
             scans: command::Scans::new(),
             #[cfg(test)]
             break_next_commit: std::sync::atomic::AtomicBool::new(false),
@@ -159,14 +195,19 @@ impl Server {
         let mut server = Self {
             shared: Some(Arc::clone(&shared)),
             accepting: Vec::new(),
+            loops: Vec::new(),
+            writer: None,
         };
+        for inbox in &shared.inboxes {
+            let round = round::Round::new(Arc::clone(&shared), Arc::clone(inbox));
+            server.loops.push(start("loop", move || round.run())?);
+        }
+        let own = Arc::clone(&shared);
+        server.writer = Some(start("writer", move || group::write_all(&own))?);
         for listener in listeners {
             let listener = Arc::new(listener);
             let (shared, own) = (Arc::clone(&shared), Arc::clone(&listener));
-            let thread = std::thread::Builder::new()
-                .name("accept".to_owned())
-                .spawn(move || listener::accept_all(&shared, &own))
-                .map_err(|source| ServerError::Thread { source })?;
+            let thread = start("accept", move || listener::accept_all(&shared, &own))?;
             server.accepting.push((listener, thread));
         }
         Ok(server)
@@ -204,7 +245,23 @@ impl Server {
             }
         }
         shared.registry.finish_stop(shared.options.stop_grace);
+        for inbox in &shared.inboxes {
+            inbox.post(|mail| mail.is_last = true);
+        }
+        shared.group.end();
+        for thread in self.loops.drain(..).chain(self.writer.take()) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the server panicked");
+            }
+        }
+        shared.errands.join();
     }
+}
+
+/// Starts a thread of the server. Errors: `Thread`.
+fn start(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServerError> {
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(|source| ServerError::Thread { source })
 }
 
 impl Drop for Server {

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +18,6 @@ struct Entry {
     peer: String,
     name: Bytes,
     standing: Standing,
-    thread: JoinHandle<()>,
 }
 
 /// What is known of a client.
@@ -46,7 +43,6 @@ pub(super) struct Places {
 #[derive(Debug, Default)]
 struct State {
     running: BTreeMap<ConnectionId, Entry>,
-    finished: Vec<JoinHandle<()>>,
     accepted: u64,
     is_stopping: bool,
 }
@@ -58,8 +54,6 @@ pub(super) enum Refused {
     Full,
     /// The server is about to end.
     Stopping,
-    /// No thread could be had.
-    Thread(io::Error),
 }
 
 /// The connections of one server. Its lock is held for moments only and never across I/O.
@@ -70,61 +64,47 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    /// Enters a connection and starts the thread for it. A stranger too many takes the place of the
-    /// one who came first, so that strangers can keep nobody out who gives the password at once.
+    /// Enters a connection, whose loop must call `leave` with its number at its end. A stranger too many takes
+    /// the place of the one who came first, so that strangers can keep nobody out who gives the password
+    /// at once.
     ///
-    /// The thread must call `leave` with its number at its end; `spawn` itself must not, because it
-    /// is called under the lock. Errors: as named; nothing is entered then.
+    /// Errors: as named; nothing is entered then.
     pub(super) fn enter(
         &self,
         stream: Arc<Stream>,
         peer: String,
         places: Places,
-        spawn: impl FnOnce(ConnectionId) -> io::Result<JoinHandle<()>>,
-    ) -> Result<(), Refused> {
-        // The thread cannot leave before it is entered, because that takes this lock.
+    ) -> Result<ConnectionId, Refused> {
         let mut state = self.state.lock();
-        let finished = std::mem::take(&mut state.finished);
-        let result = if state.is_stopping {
-            Err(Refused::Stopping)
-        } else if state.is_full(places) {
-            Err(Refused::Full)
-        } else {
-            let id = ConnectionId(state.accepted + 1);
-            let standing = if places.is_stranger {
+        if state.is_stopping {
+            return Err(Refused::Stopping);
+        }
+        if state.is_full(places) {
+            return Err(Refused::Full);
+        }
+        let standing = match places.is_stranger {
+            true => {
                 state.make_room(places.strangers_max);
                 Standing::Stranger
-            } else {
-                Standing::Known
-            };
-            spawn(id).map_err(Refused::Thread).map(|thread| {
-                let entry = Entry {
-                    stream,
-                    peer,
-                    name: Bytes::new(),
-                    standing,
-                    thread,
-                };
-                state.accepted += 1;
-                state.running.insert(id, entry);
-            })
+            }
+            false => Standing::Known,
         };
-        drop(state);
-        // Somebody who lost its place may be waiting.
-        if places.is_stranger {
-            self.changed.notify_all();
-        }
-        join(finished);
-        result
+        state.accepted += 1;
+        let id = ConnectionId(state.accepted);
+        let entry = Entry {
+            stream,
+            peer,
+            name: Bytes::new(),
+            standing,
+        };
+        state.running.insert(id, entry);
+        Ok(id)
     }
 
-    /// Takes a connection out, as the last thing that its thread does.
+    /// Takes a connection out, as the last thing that is done for it.
     pub(super) fn leave(&self, id: ConnectionId) {
-        let mut state = self.state.lock();
-        if let Some(entry) = state.running.remove(&id) {
-            state.finished.push(entry.thread);
-        }
-        drop(state);
+        let left = self.state.lock().running.remove(&id);
+        drop(left);
         self.changed.notify_all();
     }
 
@@ -170,17 +150,6 @@ impl Registry {
             .wait_while_for(&mut state, |state| !state.is_stopping, duration);
     }
 
-    /// As `pause`, for a connection that may lose its place meanwhile.
-    pub(super) fn pause_client(&self, id: ConnectionId, duration: Duration) {
-        let mut state = self.state.lock();
-        let goes_on = |state: &mut State| {
-            let entry = state.running.get(&id);
-            let has_place = entry.is_some_and(|entry| entry.standing != Standing::Evicted);
-            has_place && !state.is_stopping
-        };
-        self.changed.wait_while_for(&mut state, goes_on, duration);
-    }
-
     /// Remembers whether a client has given the password.
     pub(super) fn set_known(&self, id: ConnectionId, is_known: bool) {
         if let Some(entry) = self.state.lock().running.get_mut(&id)
@@ -206,7 +175,7 @@ impl Registry {
         self.changed.notify_all();
     }
 
-    /// Ends all connections after their running batches, and joins their threads.
+    /// Ends all connections after their running batches.
     ///
     /// A client that does not take its replies within `grace` is cut off.
     pub(super) fn finish_stop(&self, grace: Duration) {
@@ -219,9 +188,6 @@ impl Registry {
         let mut state = self.state.lock();
         self.changed
             .wait_while(&mut state, |state| !state.running.is_empty());
-        let finished = std::mem::take(&mut state.finished);
-        drop(state);
-        join(finished);
     }
 
     fn shut_down(&self, how: Shutdown) {
@@ -255,15 +221,6 @@ impl State {
     }
 }
 
-/// Waits for threads that have left, so for moments only.
-fn join(threads: Vec<JoinHandle<()>>) {
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!("the thread of a connection panicked");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
@@ -281,20 +238,10 @@ mod tests {
     };
 
     #[test]
-    fn a_connection_without_a_thread_is_not_entered() {
-        let registry = Registry::default();
-        let fail = |_| Err(io::ErrorKind::WouldBlock.into());
-        let result = registry.enter(stream(), String::new(), ONE, fail);
-        assert!(matches!(result, Err(Refused::Thread(_))));
-        assert_eq!((registry.count(), registry.accepted()), (0, 0));
-    }
-
-    #[test]
     fn nobody_enters_after_the_stop_began() {
         let registry = Registry::default();
         registry.begin_stop();
-        let never = |_| unreachable!("no thread may be started");
-        let result = registry.enter(stream(), String::new(), ONE, never);
+        let result = registry.enter(stream(), String::new(), ONE);
         assert!(matches!(result, Err(Refused::Stopping)));
         // Neither of these may wait for anything.
         registry.pause(Duration::from_secs(3600));

@@ -27,6 +27,10 @@ pub(super) struct Queue {
     pub(super) commands: Vec<(&'static Command, Vec<Bytes>)>,
     /// How many bytes they take.
     pub(super) bytes: usize,
+    /// Whether one of them may change the database.
+    pub(super) writes: bool,
+    /// Whether one of them may take long.
+    pub(super) lasts: bool,
     /// Whether one of them was refused, so that EXEC must be refused too.
     pub(super) is_aborted: bool,
 }

@@ -2,12 +2,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
-use super::pace::Pace;
-
-/// A client's socket. Reading, writing and ending may go on from several threads.
+/// A client's socket, on which nobody waits. Reading, writing and ending may go on from several threads.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
@@ -15,38 +13,35 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Sends what is written at once, and lets a write fail that moves nothing for that long.
-    pub(super) fn set_up(&self, write_timeout: Duration) -> io::Result<()> {
+    /// Sends what is written at once, and lets every call fail with `WouldBlock` that would wait.
+    pub(super) fn set_up(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => {
                 stream.set_nodelay(true)?;
-                stream.set_write_timeout(Some(write_timeout))
+                stream.set_nonblocking(true)
             }
-            Self::Unix(stream) => stream.set_write_timeout(Some(write_timeout)),
+            Self::Unix(stream) => stream.set_nonblocking(true),
         }
     }
 
-    /// Lets a read fail with `WouldBlock` that gets nothing for that long; `None` is for ever.
-    pub(super) fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        match self {
-            Self::Tcp(stream) => stream.set_read_timeout(timeout),
-            Self::Unix(stream) => stream.set_read_timeout(timeout),
-        }
-    }
-
-    /// Reads up to `out.len()` bytes; 0 at the end.
+    /// Reads up to `out.len()` bytes; 0 at the end. Errors: `WouldBlock`; the system's.
     pub(super) fn read(&self, out: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(stream) => (&*stream).read(out),
-            Self::Unix(stream) => (&*stream).read(out),
+        loop {
+            let read = match self {
+                Self::Tcp(stream) => (&*stream).read(out),
+                Self::Unix(stream) => (&*stream).read(out),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
         }
     }
 
-    /// Writes all of `bytes`, to a client that takes them at a fair pace.
+    /// Writes as much of `bytes` as the socket takes now, and says how much that was.
     ///
-    /// Errors: `WouldBlock` if nothing moves for as long as was set up; `TimedOut`; the system's.
-    pub(super) fn write_all(&self, bytes: &[u8], grace: Duration) -> io::Result<()> {
-        let pace = Pace::start(grace);
+    /// Errors: the system's; what was taken before is not known then.
+    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
             let written = match self {
@@ -57,13 +52,11 @@ impl Stream {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             }
-            if done < bytes.len() && pace.is_lost(done) {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Ends reading, or both. A socket that the client has already ended is no error.
@@ -72,5 +65,14 @@ impl Stream {
             Self::Tcp(stream) => stream.shutdown(how),
             Self::Unix(stream) => stream.shutdown(how),
         };
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
     }
 }

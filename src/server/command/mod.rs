@@ -69,6 +69,17 @@ pub(super) enum Keys {
     Pairs,
 }
 
+/// Whether a command may take long, however short its words are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lasting {
+    /// It does not.
+    No,
+    /// It does where there are more words than it needs: options say how much it is to look at.
+    WithOptions,
+    /// It does.
+    Yes,
+}
+
 /// How a command is run: its words, the name first, become a reply.
 pub(super) type Run = fn(&mut Context<'_, '_>, &[Bytes]) -> Result<Reply, CommandError>;
 
@@ -82,6 +93,7 @@ pub(super) struct Command {
     pub(super) effect: Effect,
     pub(super) place: Place,
     pub(super) keys: Keys,
+    pub(super) lasting: Lasting,
     pub(super) run: Run,
 }
 
@@ -89,6 +101,15 @@ impl Command {
     fn accepts(&self, words: usize) -> bool {
         let words = i64::try_from(words).unwrap_or(i64::MAX);
         words == self.arity || (self.arity < 0 && words >= -self.arity)
+    }
+
+    /// Whether it may take long with so many words.
+    pub(super) fn lasts(&self, words: usize) -> bool {
+        match self.lasting {
+            Lasting::No => false,
+            Lasting::WithOptions => words as u64 > self.arity.unsigned_abs(),
+            Lasting::Yes => true,
+        }
     }
 }
 

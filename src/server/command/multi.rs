@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use super::{Command, CommandError, Context, Reply};
+use super::{Command, CommandError, Context, Effect, Reply};
 use crate::server::budget::OverBudget;
 use crate::server::session::{Digest, Queue, Watched};
 use crate::server::store::Table;
@@ -48,6 +48,8 @@ pub(super) fn enqueue(
         return Err(CommandError::OutOfMemory(OverBudget));
     }
     queue.bytes += bytes;
+    queue.writes |= command.effect == Effect::Write;
+    queue.lasts |= command.lasts(words.len());
     let (what, limit) = if queue.bytes > QUEUE_BYTES_MAX {
         ("bytes", QUEUE_BYTES_MAX)
     } else if queue.commands.len() >= QUEUE_COMMANDS_MAX {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::{
-    Command, Effect, Keys, Place, Run, client, config, counter, expiry, info, introspection,
-    keyspace, multi, scan, strings,
+    Command, Effect, Keys, Lasting, Place, Run, client, config, counter, expiry, info,
+    introspection, keyspace, multi, scan, strings,
 };
 
 /// Longer names are not looked up.
@@ -18,6 +18,7 @@ const fn read(name: &'static str, arity: i64, keys: Keys, run: Run) -> Command {
         effect: Effect::Read,
         place: Place::Anywhere,
         keys,
+        lasting: Lasting::No,
         run,
     }
 }
@@ -34,6 +35,10 @@ const fn session(name: &'static str, arity: i64, place: Place, run: Run) -> Comm
         place,
         ..read(name, arity, Keys::None, run)
     }
+}
+
+const fn lasting(lasting: Lasting, command: Command) -> Command {
+    Command { lasting, ..command }
 }
 
 /// Every command: name, number of words, which of them are keys, function.
@@ -55,12 +60,21 @@ pub(super) static COMMANDS: &[Command] = &[
     read("exists", -2, Keys::All, keyspace::exists),
     read("type", 2, Keys::One, keyspace::type_of),
     read("dbsize", 1, Keys::None, keyspace::dbsize),
-    read("keys", 2, Keys::None, scan::keys),
-    read("scan", -2, Keys::None, scan::scan),
+    lasting(Lasting::Yes, read("keys", 2, Keys::None, scan::keys)),
+    lasting(
+        Lasting::WithOptions,
+        read("scan", -2, Keys::None, scan::scan),
+    ),
     write("del", -2, Keys::All, keyspace::del),
     write("unlink", -2, Keys::All, keyspace::del),
-    write("flushdb", -1, Keys::None, keyspace::flushdb),
-    write("flushall", -1, Keys::None, keyspace::flushall),
+    lasting(
+        Lasting::Yes,
+        write("flushdb", -1, Keys::None, keyspace::flushdb),
+    ),
+    lasting(
+        Lasting::Yes,
+        write("flushall", -1, Keys::None, keyspace::flushall),
+    ),
     read("ttl", 2, Keys::One, expiry::ttl),
     read("pttl", 2, Keys::One, expiry::ttl),
     read("expiretime", 2, Keys::One, expiry::ttl),

@@ -122,7 +122,7 @@ fn dropping_a_server_stops_it() {
 fn wait_for_group(running: &Running, waiting: usize) {
     let group = &running.server.shared.as_ref().unwrap().group;
     for _ in 0..20_000 {
-        if group.is_led() && group.waiting() == waiting {
+        if group.is_running() && group.waiting() == waiting {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));

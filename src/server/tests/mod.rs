@@ -9,6 +9,7 @@ mod slow;
 mod strangers;
 mod tools;
 mod transactions;
+mod turns;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
