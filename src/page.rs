@@ -156,6 +156,8 @@ pub struct PageBuf {
     bytes: Box<[u8]>,
     /// See [`PageBuf::is_vetted`].
     is_vetted: AtomicBool,
+    /// See [`PageBuf::is_disjoint`].
+    is_disjoint: AtomicBool,
 }
 
 /// A page shared between readers.
@@ -200,6 +202,19 @@ impl PageBuf {
         self.is_vetted.store(true, Ordering::Relaxed);
     }
 
+    /// Whether somebody said by [`PageBuf::set_disjoint`] that no two parts of these very bytes overlap that the
+    /// structure which they belong to knows as different ones. Ends as [`PageBuf::is_vetted`] does.
+    #[must_use]
+    pub(crate) fn is_disjoint(&self) -> bool {
+        self.is_disjoint.load(Ordering::Relaxed)
+    }
+
+    /// See [`PageBuf::is_disjoint`]. Says also that the page is vetted.
+    pub(crate) fn set_disjoint(&self) {
+        self.set_vetted();
+        self.is_disjoint.store(true, Ordering::Relaxed);
+    }
+
     /// The kind, or `None` for a byte that is none.
     #[must_use]
     pub fn kind(&self) -> Option<PageKind> {
@@ -218,6 +233,7 @@ impl From<Box<[u8]>> for PageBuf {
         Self {
             bytes,
             is_vetted: AtomicBool::new(false),
+            is_disjoint: AtomicBool::new(false),
         }
     }
 }
@@ -227,6 +243,7 @@ impl Clone for PageBuf {
         Self {
             bytes: self.bytes.clone(),
             is_vetted: AtomicBool::new(self.is_vetted()),
+            is_disjoint: AtomicBool::new(self.is_disjoint()),
         }
     }
 }
@@ -249,6 +266,7 @@ impl Deref for PageBuf {
 impl DerefMut for PageBuf {
     fn deref_mut(&mut self) -> &mut [u8] {
         *self.is_vetted.get_mut() = false;
+        *self.is_disjoint.get_mut() = false;
         &mut self.bytes
     }
 }
@@ -395,6 +413,12 @@ mod tests {
         assert!(page.is_vetted() && !copy.is_vetted());
         codec::put(&mut page, 40, &[1]);
         assert!(!page.is_vetted() && page == copy);
+        page.set_disjoint();
+        page.seal(Lsn(6));
+        let mut copy = page.clone();
+        assert!(copy.is_vetted() && copy.is_disjoint());
+        copy[40] ^= 1;
+        assert!(!copy.is_vetted() && !copy.is_disjoint());
     }
 
     #[test]

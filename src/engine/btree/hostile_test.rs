@@ -367,3 +367,43 @@ fn value_longer_than_the_file_is_refused_before_its_memory_is_taken() {
         })
     ));
 }
+
+/// B4: where two cells share bytes, a value that is overwritten may be the key of another entry.
+#[test]
+fn overwritten_value_that_is_another_cell_makes_the_node_be_checked_again() {
+    let mut pages = MemoryPages::with_catalog(4096);
+    let root = super::create(&mut pages).unwrap();
+    // The value of the first entry is the second entry's cell, key and all.
+    insert(&mut pages, root, b"a", &[1, 0, 0, 0, 0, 0, 0, 0, b'b']).unwrap();
+    insert(&mut pages, root, b"b", b"").unwrap();
+    let mut image = pages.image();
+    image.change(usize::try_from(root.0).unwrap(), |bytes| {
+        let page_bytes = u16::try_from(bytes.len()).unwrap();
+        codec::put(bytes, SLOTS + 2, &(page_bytes - 9).to_le_bytes());
+    });
+    let mut dst = MemoryPages::over(&image, pages.list);
+    assert!(get(&dst, root, b"b").unwrap().is_some());
+    insert(&mut dst, root, b"a", &[0xff; 9]).unwrap();
+    assert!(!dst.read(root).unwrap().is_vetted());
+    assert!(get(&dst, root, b"b").is_err());
+}
+
+/// B4: what was found of a sound node holds when only bytes of a value change, and for no other change.
+#[test]
+fn overwriting_a_value_leaves_a_sound_node_checked() {
+    let mut pages = MemoryPages::with_catalog(4096);
+    let root = super::create(&mut pages).unwrap();
+    for key in [b"a", b"b", b"c"] {
+        insert(&mut pages, root, key, b"old").unwrap();
+    }
+    let is_known = |pages: &MemoryPages| {
+        let page = pages.read(root).unwrap();
+        (page.is_vetted(), page.is_disjoint())
+    };
+    assert_eq!(is_known(&pages), (false, false));
+    insert(&mut pages, root, b"b", b"new").unwrap();
+    assert_eq!(is_known(&pages), (true, true));
+    assert_eq!(get(&pages, root, b"b").unwrap().unwrap(), b"new");
+    insert(&mut pages, root, b"b", b"longer").unwrap();
+    assert_eq!(is_known(&pages), (false, false));
+}

@@ -72,8 +72,13 @@ fn replace(dst: &mut dyn PageWrite, path: Path, key: &[u8], value: &[u8]) -> Res
     match leaf.node.content(leaf.index) {
         Content::Inline(old) if old == value => return Ok(()),
         Content::Inline(old) if old.len() == value.len() => {
+            let is_disjoint = leaf.node.is_disjoint();
             drop(path);
             NodeMut::open(dst, step.page)?.overwrite_value(step.index, value);
+            // What was found of the node holds: only bytes of this value are others, and they keep no rule.
+            if is_disjoint {
+                dst.read(step.page)?.set_disjoint();
+            }
             return Ok(());
         }
         // As long as before means in a chain as before.

@@ -70,7 +70,8 @@
 //! * B3 No leaf but the root is empty, and every inner node has a child.
 //! * B4 A node is checked whole (kind, level, offsets, lengths, order) before anything in it is used,
 //!   and against its parents when it is reached by a link; what breaks a rule is `Structure`. Its cells
-//!   are checked once for each image in memory: a change of the bytes forgets that they were.
+//!   are checked once for each image in memory: a change of the bytes forgets that they were, unless it is
+//!   one of a value alone and no two cells of the node share bytes.
 //! * B5 After an error a writing operation may have done a part of its work: the transaction must be
 //!   rolled back.
 //!

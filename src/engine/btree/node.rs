@@ -269,6 +269,14 @@ impl Node {
         Ok(())
     }
 
+    /// Whether no byte belongs to two cells, so that one can be overwritten and the others stay as they are.
+    pub(super) fn is_disjoint(&self) -> bool {
+        if !self.image.is_disjoint() && self.overlap().is_none() {
+            self.image.set_disjoint();
+        }
+        self.image.is_disjoint()
+    }
+
     /// The offset of a cell that begins inside another one, if there is such a cell.
     pub(crate) fn overlap(&self) -> Option<usize> {
         let start_of = |cell: &[u8]| cell.as_ptr() as usize - self.image.as_ptr() as usize;

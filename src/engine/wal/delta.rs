@@ -48,14 +48,21 @@ pub(super) fn changed_ranges(
 
 fn first_difference(before: &[u8], after: &[u8], within: Range<usize>) -> Option<usize> {
     let (old, new) = (&before[within.clone()], &after[within.clone()]);
-    // Words first: most of a page is equal.
-    let words = old.chunks_exact(8).zip(new.chunks_exact(8));
-    let skip = 8 * words.take_while(|(old, new)| old == new).count();
+    // Blocks first, then words: most of a page is equal.
+    let skip = equal_blocks::<64>(old, new);
+    let skip = skip + equal_blocks::<8>(&old[skip..], &new[skip..]);
     let rest = old[skip..]
         .iter()
         .zip(&new[skip..])
         .position(|(old, new)| old != new)?;
     Some(within.start + skip + rest)
+}
+
+/// Length in bytes of the blocks at the beginning that are equal.
+fn equal_blocks<const BYTES: usize>(old: &[u8], new: &[u8]) -> usize {
+    let (old, new) = (old.as_chunks::<BYTES>().0, new.as_chunks::<BYTES>().0);
+    let blocks = old.iter().zip(new);
+    BYTES * blocks.take_while(|(old, new)| old == new).count()
 }
 
 /// The payload of a PageDelta record; `after` is sealed.
