@@ -120,6 +120,8 @@ def recovery(scene):
         for _ in range(scene.scale.rounds):
             copy = scene.scratch / "recovery-copy"
             shutil.copytree(directory, copy, ignore=shutil.ignore_patterns("*.sock", "pin.socket"), copy_function=plain)
+            # What a killed engine had committed is on the disk, and so must the copy be.
+            os.sync()
             took.append(start_seconds(scene, copy))
             shutil.rmtree(copy)
         say(f"  log of {bytes_ >> 20} MiB: {Spread.of(took).median:.2f} s")
