@@ -38,7 +38,7 @@ MEASUREMENTS = {
     "sequential-cold": Measurement(
         reader.sequential_cold, "in a row from the disk, at 400 MB/s and as it is", (30, 80, 250)),
     "random": Measurement(reader.random_reads, "8 KiB here and there, 1 and 4 readers", (50, 115, 200)),
-    "tools": Measurement(tools.copy_tools, "restic, borg, rsync, cp, tar on mount and file", (75, 320, 800)),
+    "tools": Measurement(tools.copy_tools, "restic, borg, rsync, cp, tar on mount and file", (80, 350, 900)),
     "small-files": Measurement(tools.small_files, "tar of 10,000 small files in the view of a folder", (5, 18, 18)),
     "passthrough": Measurement(reader.passthrough, "a plain file that the kernel reads by itself", (8, 25, 60)),
     "fleecing": Measurement(peers.fleecing, "qemu-storage-daemon's export of a still image", (10, 35, 80)),

@@ -74,6 +74,12 @@ def cold(source, file, read=dd):
     return read(file)
 
 
+def direct_view(scene):
+    """The file in a mount that keeps nothing of it in the page cache."""
+    directory = views(scene).subject.directory
+    return scene.once("direct", lambda: scene.mount(directory, "direct", "-o", "direct_io")) / NAME
+
+
 # ---- in a row
 
 
@@ -81,12 +87,12 @@ def sequential_warm(scene):
     place = views(scene)
     source = place.of_source()
     nothing, direct_nothing = empty(scene), empty(scene, "direct")
-    direct = scene.once("direct", lambda: scene.mount(place.subject.directory, "direct", "-o", "direct_io"))
+    direct = direct_view(scene)
     variants = {
         "raw": lambda: (machine.make_warm(source), dd(place.raw))[1],
         "empty": lambda: (machine.forget(nothing), dd(nothing))[1],
         "empty, direct": lambda: dd(direct_nothing),
-        "direct": partial(warm_first, source, direct / NAME),
+        "direct": partial(warm_first, source, direct),
     }
     for percent in sorted(SHADOWED):
         variants[percent] = partial(warm_first, source, place.file(percent))

@@ -6,7 +6,7 @@ import subprocess
 from functools import partial
 
 from . import machine
-from .reader import THROTTLED, compare_times, skipped, throttled, views
+from .reader import THROTTLED, compare_times, direct_view, skipped, throttled, views
 from .result import Table, Target
 from .scene import Failed, Missing, need, run, say, seconds_of, with_database
 
@@ -25,6 +25,8 @@ def tar_away(folder, name="."):
 
 class Tool:
     """One command, with what it needs before and what is left of it after."""
+
+    reads_large_blocks = False
 
     def __init__(self, scene):
         self.scene = scene
@@ -60,6 +62,7 @@ class Tool:
 
 class Cp(Tool):
     name, tool, goal = "cp", "cp", 0.85
+    reads_large_blocks = True
 
     def copy(self, file):
         self.run("cp", file, self.target)
@@ -81,6 +84,7 @@ class Rsync(Tool):
 
 class Restic(Tool):
     name, tool, goal = "restic backup", "restic", 0.97
+    reads_large_blocks = True
 
     def prepare(self):
         self.run("restic", "--repo", self.target, "init")
@@ -91,6 +95,7 @@ class Restic(Tool):
 
 class Borg(Tool):
     name, tool, goal = "borg create", "borg", 0.97
+    reads_large_blocks = True
 
     def prepare(self):
         self.run("borg", "init", "--encryption", "none", self.target)
@@ -127,11 +132,17 @@ def copy_tools(scene):
             except Missing as missing:
                 table.rows.append(skipped(title, str(missing)))
                 continue
-            variants = {name: partial(tool.measure, file, make_ready, limit) for name, file in files.items()}
+            shown = dict(files)
+            if kind.reads_large_blocks and not limit:
+                shown["direct"] = direct_view(scene)
+            variants = {name: partial(tool.measure, file, make_ready, limit) for name, file in shown.items()}
             results = scene.rounds(variants)
             row = compare_times(title, results["mount"], results["raw"], Target(kind.goal))
             table.rows.append(row)
             say(f"  {title}: {row.compared_text()}")
+            if "direct" in shown:
+                direct = f"{kind.name}, `-o direct_io`, {way}"
+                table.rows.append(compare_times(direct, results["direct"], results["raw"]))
     return table
 
 
