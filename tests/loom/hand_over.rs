@@ -5,6 +5,8 @@
 //! atomic.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering::Relaxed as Counted;
 
 use stillfs::source::sqlite::hand_over::{HandOver, Stage, end, keep, read};
 

@@ -26,11 +26,10 @@
     reason = "the whole file is a test, and its numbers are small"
 )]
 
+mod batches;
 mod hand_over;
+mod judge;
 mod models;
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed as Counted};
 
 use loom::sync::atomic::{
     AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release, fence,
@@ -38,6 +37,7 @@ use loom::sync::atomic::{
 use loom::sync::{Arc, Mutex};
 use loom::thread;
 
+use judge::{Answers, Refusals, breaks, breaks_within, holds, holds_within, reader, refuses};
 use stillfs::engine::takeover::{TakeoverSteps, take_over};
 use stillfs::page::PageNo;
 use stillfs::shadow::capture::{CaptureSteps, EndSteps, Lacked, capture, end_pin, fill_slots};
@@ -78,6 +78,14 @@ enum Bug {
     SlotBeforeTakeover,
     /// The copies of the live header are not united before the index forgets an epoch.
     CopiesNotUnited,
+    /// A batch publishes for a pin that ended meanwhile.
+    PublishIntoCutIndex,
+    /// A slot that a batch fills for several pins has one holder.
+    OneHolderForAll,
+    /// The batches of a checkpoint are captured for the pins that its first one found.
+    PinsListedOnce,
+    /// A pin is taken while a batch is in flight.
+    PinBesideBatch,
 }
 
 const EPOCH: u64 = 1;
@@ -126,9 +134,12 @@ struct Known {
     is_ended: bool,
 }
 
-/// Who holds the slots, under the store's lock: per slot the page in it, and its holders.
+/// A page, and its image instead of its LSN.
+type SlotKey = (usize, [u64; 2]);
+
+/// Who holds the slots, under the store's lock: per slot what is in it, and its holders.
 #[derive(Default)]
-struct Holders(Vec<(usize, u32)>);
+struct Holders(Vec<(SlotKey, u32)>);
 
 /// The files that both sides see, and the engine's own memory.
 struct World {
@@ -170,14 +181,15 @@ impl World {
         let mut fresh = Vec::new();
         let mut slots = Vec::new();
         for &(page, image, more) in wanted {
-            let position = |is: &dyn Fn(&(usize, u32)) -> bool| holders.0.iter().position(is);
-            let known = position(&|&(of, count)| of == page && count > 0);
+            let key = (page, image);
+            let position = |is: &dyn Fn(&(SlotKey, u32)) -> bool| holders.0.iter().position(is);
+            let known = position(&|&(of, count)| of == key && count > 0);
             let slot = known.or_else(|| position(&|&(_, count)| count == 0));
             let slot = slot.unwrap_or(holders.0.len());
             if slot == holders.0.len() {
-                holders.0.push((page, 0));
+                holders.0.push((key, 0));
             }
-            holders.0[slot] = (page, holders.0[slot].1 + more);
+            holders.0[slot] = (key, holders.0[slot].1 + more);
             if known.is_none() {
                 fresh.push((slot, image));
             }
@@ -222,10 +234,9 @@ impl World {
 
     fn end(&self, pin: usize) {
         if self.bug == Bug::SlotsBeforeCut {
-            let held = std::mem::take(&mut self.known[pin].lock().unwrap().slots);
-            held.into_iter()
-                .flatten()
-                .for_each(|slot| self.release(slot));
+            let mut known = self.known[pin].lock().unwrap();
+            let held = known.slots.iter_mut().filter_map(Option::take);
+            held.for_each(|slot| self.release(slot));
         }
         end_pin(&End { world: self, pin }).unwrap();
     }
@@ -318,9 +329,13 @@ impl CaptureSteps for Batch<'_> {
         if lacked.len() == 1 {
             return Ok(false);
         }
+        let holders = |one: &Lacked<_, _>| match self.world.bug {
+            Bug::OneHolderForAll => 1,
+            _ => one.pins.len() as u32,
+        };
         let wanted = lacked
             .iter()
-            .map(|one| (one.page.0 as usize, one.image, one.pins.len() as u32));
+            .map(|one| (one.page.0 as usize, one.image, holders(one)));
         let slots = self.world.acquire(&wanted.collect::<Vec<_>>());
         for &pin in self.pins {
             let of_pin = lacked.iter().zip(&slots);
@@ -357,13 +372,18 @@ impl Batch<'_> {
     fn publish(&self, pin: usize, entries: &[(usize, u32)]) {
         let mut known = self.world.known[pin].lock().unwrap();
         for &(page, slot) in entries {
-            if known.is_ended {
+            if known.is_ended && self.world.bug != Bug::PublishIntoCutIndex {
                 self.world.release(slot);
                 continue;
             }
+            let index = &self.world.indexes[pin];
             let entry = Entry::Slot { slot, crc: 0 }.encode();
-            self.world.indexes[pin].entries[page].store(entry, Relaxed);
-            known.slots[page] = Some(slot);
+            index.entries[page].store(entry, Relaxed);
+            match known.slots.get_mut(page) {
+                Some(known) => *known = Some(slot),
+                // What is written to a cut file makes it long again.
+                None => index.is_whole.store(1, Relaxed),
+            }
         }
     }
 }
@@ -581,80 +601,4 @@ impl MergeSource for Swapped<'_> {
     fn last_look(&self) -> Result<(), ReadError> {
         self.0.last_look()
     }
-}
-
-/// How often the reads of a model were answered and refused, over all runs.
-#[derive(Debug, Default)]
-struct Answers {
-    right: Count,
-    refused: Count,
-}
-
-impl Answers {
-    /// The promise: the bytes of the pin, or an error.
-    fn judge(&self, read: Result<Vec<u8>, ReadError>) {
-        let Ok(bytes) = read else {
-            self.refused.fetch_add(1, Counted);
-            return;
-        };
-        for (page, halves) in bytes.chunks_exact(2).enumerate() {
-            assert_eq!(
-                halves,
-                [pinned(page) as u8; 2],
-                "page {page} is not of the pin"
-            );
-        }
-        self.right.fetch_add(1, Counted);
-    }
-}
-
-type Model = fn(Bug, &'static Answers);
-
-/// Runs `model` in every way; gives how its reads were answered.
-fn explore(model: Model, bug: Bug) -> &'static Answers {
-    let answers: &'static Answers = Box::leak(Box::default());
-    let mut builder = loom::model::Builder::new();
-    builder.max_branches = 10_000;
-    builder.check(move || model(bug, answers));
-    answers
-}
-
-/// Whether ended pins may refuse reads in this model.
-#[derive(PartialEq, Eq)]
-enum Refusals {
-    Never,
-    Possible,
-}
-
-fn holds(model: Model, refusals: Refusals) {
-    let answers = explore(model, Bug::None);
-    assert!(answers.right.load(Counted) > 0, "{answers:?}");
-    let is_refused = answers.refused.load(Counted) > 0;
-    assert_eq!(is_refused, refusals == Refusals::Possible, "{answers:?}");
-}
-
-fn breaks(model: Model, bug: Bug) {
-    let found = catch_unwind(AssertUnwindSafe(|| explore(model, bug)));
-    let Err(cause) = found else {
-        panic!("loom found nothing wrong with {bug:?}");
-    };
-    let text = cause.downcast_ref::<String>().expect("the judge's words");
-    assert!(text.contains("is not of the pin"), "{bug:?}: {text}");
-}
-
-/// A wrong order that shows no wrong bytes, and ends a pin that should have lasted.
-fn refuses(model: Model, bug: Bug) {
-    let answers = explore(model, bug);
-    assert!(answers.refused.load(Counted) > 0, "{bug:?}: {answers:?}");
-}
-
-/// A reader at the side; what it saw is judged at once.
-fn reader(
-    world: &Arc<World>,
-    pin: usize,
-    count: usize,
-    answers: &'static Answers,
-) -> thread::JoinHandle<()> {
-    let world = world.clone();
-    thread::spawn(move || answers.judge(world.read(pin, count)))
 }
