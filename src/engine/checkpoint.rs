@@ -176,6 +176,7 @@ impl Shared {
         self.make_durable(target)?;
         let writeback = Writeback {
             live: &*self.data,
+            log,
             page_size: self.page_size,
             table: &self.table,
             registry: &self.registry,

@@ -309,6 +309,38 @@ fn failed_sync_poisons_until_the_next_open() {
     assert!(!engine.begin_read().contains("t", b"later").unwrap());
 }
 
+/// E8, O3: a live page that was lost when the disk was to begin with it is lost silently for the sync that
+/// follows. So the checkpoint fails, nothing goes on, and the log that has the page stays.
+#[test]
+fn failed_start_of_a_writeback_poisons_and_keeps_the_log() {
+    use crate::os::sim::{Fault, Operation};
+    for seed in 0..20 {
+        let simulated = Host::simulated(seed);
+        let engine = open(&simulated.host).unwrap();
+        let mut write = engine.begin_write().unwrap();
+        for key in 0..200u32 {
+            write.put("t", &key.to_be_bytes(), &[7; 1000]).unwrap();
+        }
+        write.commit().unwrap();
+        let fault = Fault::errno(Operation::StartWriteBack, EIO).on("data.pages");
+        simulated.disk.set_faults(Faults::none().with(fault));
+        let failed = engine.checkpoint();
+        assert!(failed.is_err(), "{failed:?}");
+        assert!(matches!(
+            engine.checkpoint(),
+            Err(EngineError::Poisoned { .. })
+        ));
+        drop(engine);
+        let after = simulated.crash(seed);
+        let engine = open(&after.host).unwrap();
+        let read = engine.begin_read();
+        for key in 0..200u32 {
+            let value = read.get("t", &key.to_be_bytes()).unwrap();
+            assert_eq!(value.as_deref(), Some(&[7; 1000][..]), "seed {seed}");
+        }
+    }
+}
+
 /// W1: an append for which there is no space is undone, and writing goes on when space returns.
 #[test]
 fn full_disk_undoes_the_commit_and_nothing_else() {

@@ -16,6 +16,7 @@ use crate::engine::page_table::PageTable;
 use crate::engine::readers::ReaderRegistry;
 use crate::engine::relief::Relief;
 use crate::engine::sink::{Keep, PreImageSink};
+use crate::engine::wal::Log;
 use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::os::{self, File};
@@ -36,6 +37,7 @@ pub(crate) struct Written {
 #[derive(Debug)]
 pub(crate) struct Writeback<'a> {
     pub(crate) live: &'a dyn File,
+    pub(crate) log: &'a Log,
     pub(crate) page_size: PageSize,
     pub(crate) table: &'a PageTable,
     pub(crate) registry: &'a ReaderRegistry,
@@ -62,19 +64,26 @@ impl Writeback<'_> {
                 break;
             }
             written.pages += batch.len() as u64;
-            self.send_off(batch);
+            self.send_off(batch)?;
         }
         Ok(written)
     }
 
     /// The disk writes a batch while the next one is put together, and not all of them at the sync. Outside of
     /// the gate, since a disk that has enough to do makes this wait.
-    fn send_off(&self, pages: &[PageNo]) {
-        let offset = |page: Option<&PageNo>| offset_of(self.page_size, *page?).ok();
-        if let (Some(begin), Some(last)) = (offset(pages.first()), offset(pages.last())) {
-            let bytes = last - begin + u64::from(self.page_size.get());
-            self.live.start_write_back(begin, bytes);
-        }
+    ///
+    /// Errors: `Io`, as of a failed sync: what was lost with it no later one reports, so the log is poisoned (E8).
+    fn send_off(&self, pages: &[PageNo]) -> Result<()> {
+        let (Some(first), Some(last)) = (pages.first(), pages.last()) else {
+            return Ok(());
+        };
+        let begin = offset_of(self.page_size, *first)?;
+        let end = offset_of(self.page_size, *last)? + u64::from(self.page_size.get());
+        let sent = self.live.start_write_back(begin, end - begin);
+        sent.map_err(|source| {
+            self.log.poison("cannot write data.pages to the disk");
+            EngineError::io("write back", FileRole::PageFile)(source)
+        })
     }
 
     /// The gate is passed for the batch only: while one is held, pins can be taken.

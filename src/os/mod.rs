@@ -112,9 +112,11 @@ pub trait File: Send + Sync + fmt::Debug {
         Ok(())
     }
     /// Has `bytes` bytes from `offset` on go to the disk from now on, where that can be done, and waits only
-    /// where the disk has no room for more requests. Nothing of it counts before a `sync_data`, which also
-    /// tells of what failed.
-    fn start_write_back(&self, _offset: u64, _bytes: u64) {}
+    /// where the disk has no room for more requests. Nothing of it counts before a `sync_data`. After an error
+    /// as after one of `sync_data` (O3): it may be told here alone.
+    fn start_write_back(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Cuts or grows the file to `bytes`.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
     /// Gives the space of `bytes` bytes from `offset` on back to the file system: they read as zeros

@@ -62,8 +62,8 @@ impl File for RealFile {
         write_back(self.descriptor.as_fd(), offset, bytes)
     }
 
-    fn start_write_back(&self, offset: u64, bytes: u64) {
-        start_write_back(self.descriptor.as_fd(), offset, bytes);
+    fn start_write_back(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        start_write_back(self.descriptor.as_fd(), offset, bytes)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {

@@ -22,11 +22,18 @@ pub(super) fn write_back(fd: BorrowedFd<'_>, offset: u64, bytes: u64) -> io::Res
     }
 }
 
-/// Begins to write what the kernel keeps of `bytes` bytes from `offset` on. A write that fails is left for the
-/// next sync to report: without a wait the call asks for no earlier error.
-pub(super) fn start_write_back(fd: BorrowedFd<'_>, offset: u64, bytes: u64) {
-    // What it did not begin, the sync does.
-    let _ = sync_file_range(fd, offset, bytes, libc::SYNC_FILE_RANGE_WRITE);
+/// Begins to write what the kernel keeps of `bytes` bytes from `offset` on.
+///
+/// Errors: the system's. A write that fails later is for the next sync to report, since without a wait the call asks
+/// for no earlier error. But where a file system finds no place for bytes, it may drop them and tell only this
+/// call. What leaves all as it was is no error: it cannot (`ESPIPE`, `EINVAL`, `ENOSYS`), may not (`EPERM`), or
+/// had no memory (`ENOMEM`, `EAGAIN`).
+pub(super) fn start_write_back(fd: BorrowedFd<'_>, offset: u64, bytes: u64) -> io::Result<()> {
+    match sync_file_range(fd, offset, bytes, libc::SYNC_FILE_RANGE_WRITE) {
+        Ok(()) | Err(Errno::ESPIPE | Errno::EINVAL | Errno::ENOSYS) => Ok(()),
+        Err(Errno::EPERM | Errno::ENOMEM | Errno::EAGAIN) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn sync_file_range(
@@ -57,15 +64,20 @@ mod tests {
         let file = file.unwrap();
         write_all_at(&*file, &[7; 9000], 0).unwrap();
         for (offset, bytes) in [(0, 4096), (4096, 4904), (8999, 1 << 20)] {
-            file.start_write_back(offset, bytes);
+            file.start_write_back(offset, bytes).unwrap();
             file.write_back(offset, bytes).unwrap();
         }
         let mut out = [0; 9000];
         read_exact_at(&*file, &mut out, 0).unwrap();
         assert_eq!(out, [7; 9000]);
-        let too_far = file.write_back(u64::MAX, 1).unwrap_err();
-        assert_eq!(too_far.raw_os_error(), Some(libc::EFBIG));
+        for sent in [
+            file.write_back(u64::MAX, 1),
+            file.start_write_back(u64::MAX, 1),
+        ] {
+            assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::EFBIG));
+        }
         let (pipe, _other) = nix::unistd::pipe().unwrap();
         write_back(pipe.as_fd(), 0, 1).unwrap();
+        start_write_back(pipe.as_fd(), 0, 1).unwrap();
     }
 }

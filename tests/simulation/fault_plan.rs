@@ -17,6 +17,7 @@ const OPERATIONS: &[Operation] = &[
     Operation::SetLen,
     Operation::SyncData,
     Operation::SyncData,
+    Operation::StartWriteBack,
     Operation::SyncDir,
     Operation::Lock,
     Operation::CreateDir,

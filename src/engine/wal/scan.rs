@@ -103,6 +103,8 @@ pub(crate) struct Scan {
 const SCAN_WINDOW_BYTES: usize = 1 << 20;
 /// The same where one record is wanted; most are shorter.
 const RECORD_WINDOW_BYTES: usize = 4 << 10;
+/// More than what a record has beside the image of a page.
+const AROUND_IMAGE_BYTES: usize = 64;
 
 /// Reads the log in `dir` from `from` on and calls `visit` for each whole commit.
 ///
@@ -424,7 +426,8 @@ impl Scan {
         let header = segment.header.as_ref().ok_or_else(lost)?;
         let into = position.offset.saturating_sub(SEGMENT_HEADER_BYTES);
         let at = header.start.checked_add(into).ok_or_else(lost)?;
-        let mut window = window_of(segment, RECORD_WINDOW_BYTES);
+        let most = self.page_size.get() as usize + AROUND_IMAGE_BYTES;
+        let mut window = window_of(segment, most);
         let record = read_record(&mut window, segment, header, position.offset, at)?;
         let record = record.ok_or_else(lost)?;
         Ok(PagePayload {

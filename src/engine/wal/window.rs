@@ -37,9 +37,11 @@ impl<'a> Window<'a> {
     pub(super) fn get(&mut self, offset: u64, count: usize) -> io::Result<Option<&[u8]>> {
         if self.look_back(offset, count).is_none() {
             self.bytes.resize(self.window_bytes.max(count), 0);
-            let found = os::read_up_to(self.file, &mut self.bytes, offset)?;
-            self.bytes.truncate(found);
+            // First: if the read fails, nothing of the old place is taken for what stands there.
             self.start = offset;
+            let found = os::read_up_to(self.file, &mut self.bytes, offset);
+            self.bytes.truncate(*found.as_ref().unwrap_or(&0));
+            found?;
         }
         Ok(self.look_back(offset, count))
     }

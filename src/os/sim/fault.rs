@@ -20,6 +20,8 @@ pub enum Operation {
     Punch,
     /// `sync_data`.
     SyncData,
+    /// `start_write_back`.
+    StartWriteBack,
     /// `try_lock`.
     Lock,
     /// `create_dir`.

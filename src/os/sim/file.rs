@@ -119,6 +119,17 @@ impl File for SimFile {
         Ok(())
     }
 
+    /// A start that fails loses what a failed sync would; one that does not makes nothing durable.
+    fn start_write_back(&self, _offset: u64, _bytes: u64) -> io::Result<()> {
+        let mut world = self.disk.world.lock();
+        let operation = Operation::StartWriteBack;
+        let verdict = world.begin(self.disk.process, operation, &self.name, false);
+        if verdict.as_ref().is_err_and(loses_changes) {
+            world.fail_sync_of_data(self.inode);
+        }
+        verdict.map(drop)
+    }
+
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         let mut world = self.disk.world.lock();
         world.begin(self.disk.process, Operation::SetLen, &self.name, true)?;
