@@ -28,10 +28,14 @@ const REPLY_BYTES_TARGET: usize = 16 << 20;
 /// its last command is a large one.
 const LARGE_BYTES: usize = 2 * BATCH_BYTES_MAX;
 /// So does one with more words than this.
-const WORDS_MAX: usize = 16 << 10;
-/// A client whose last batch took longer than this to read the database is served by a thread of its own,
-/// until one takes less.
+const WORDS_MAX: usize = 4 << 10;
+/// A batch in a loop ends after the command with which it has taken longer than this, and the next ones of its client
+/// have threads of their own.
 const SLOW: Duration = Duration::from_millis(2);
+/// So many batches after a slow one a client is taken for slow.
+const SLOW_BATCHES: u8 = 4;
+/// What is sent of one client's replies at once, so that a client which takes them as they come is not the only one.
+const SEND_BYTES_MAX: usize = 1 << 20;
 /// A buffer that has become longer than this is given back.
 const KEPT_REPLY_BYTES: usize = 4 << 10;
 
@@ -47,8 +51,8 @@ pub(super) struct Work {
     pub(super) out: BytesMut,
     /// As many bytes of them are with the socket.
     pub(super) sent: usize,
-    /// Whether the last batch that read took long.
-    pub(super) is_slow: bool,
+    /// So many of its next batches have a thread of their own, since one of the last took long.
+    slow_batches: u8,
 }
 
 impl Work {
@@ -59,16 +63,22 @@ impl Work {
             memory,
             out: BytesMut::new(),
             sent: 0,
-            is_slow: false,
+            slow_batches: 0,
         })
     }
 
-    /// Sends as much of the replies as the socket takes now; whether that was all. Errors: the system's.
-    pub(super) fn send(&mut self, stream: &Stream) -> io::Result<bool> {
+    /// Sends as much of the replies as the socket takes now, and no more than is right while others wait.
+    /// Errors: the system's.
+    pub(super) fn send(&mut self, stream: &Stream) -> io::Result<Sent> {
         let rest = self.out.get(self.sent..).unwrap_or_default();
-        self.sent += stream.write(rest)?;
+        let now = rest.get(..SEND_BYTES_MAX).unwrap_or(rest);
+        let taken = stream.write(now)?;
+        self.sent += taken;
         if self.sent < self.out.len() {
-            return Ok(false);
+            return Ok(match taken < now.len() {
+                true => Sent::Full,
+                false => Sent::Part,
+            });
         }
         self.sent = 0;
         self.out.clear();
@@ -77,8 +87,27 @@ impl Work {
         }
         let given_back = self.memory.hold(0);
         given_back.expect("whoever holds nothing is within every budget");
-        Ok(true)
+        Ok(Sent::All)
     }
+
+    /// Takes note of a batch, and how long or large it was.
+    fn remember(&mut self, is_slow: bool) {
+        self.slow_batches = match is_slow {
+            true => SLOW_BATCHES,
+            false => self.slow_batches.saturating_sub(1),
+        };
+    }
+}
+
+/// How far the replies are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// With the socket.
+    All,
+    /// The socket has room for more.
+    Part,
+    /// The socket has room for no more.
+    Full,
 }
 
 /// Where a batch runs.
@@ -109,19 +138,20 @@ pub(super) struct Answer {
 /// At least one command is taken. A command that must run alone ends the batch before it. Nothing
 /// is appended before the transaction has ended, and it ends before this returns, so that a client
 /// that does not take its replies holds nobody up.
-pub(super) fn run(shared: &Shared, work: Box<Work>, intent: Intent) -> Box<Work> {
+pub(super) fn run(shared: &Shared, work: Box<Work>, intent: Intent, course: Course) -> Box<Work> {
     let entered = shared.seat.enter();
     run_with(
         shared,
         entered.as_ref().and_then(Entered::database),
         work,
         intent,
+        course,
     )
 }
 
 /// The same without a database, whatever is in the seat.
 pub(super) fn run_outside(shared: &Shared, work: Box<Work>) -> Box<Work> {
-    run_with(shared, None, work, Intent::Read)
+    run_with(shared, None, work, Intent::Read, Course::Outside)
 }
 
 fn run_with(
@@ -129,20 +159,29 @@ fn run_with(
     database: Option<&Database>,
     mut work: Box<Work>,
     intent: Intent,
+    course: Course,
 ) -> Box<Work> {
     let begun = now();
     let mut store = Store::new(database, intent);
-    let answers = run_in(shared, &mut work, &mut store);
+    let until = (course == Course::Here).then(|| begun.saturating_add(SLOW));
+    let answers = run_in(shared, &mut work, &mut store, until);
     // Forgiven with the first one that writes and works.
     work.session.breaks_batches &= intent == Intent::Read || store.is_failed();
-    work.is_slow = intent == Intent::Read && now().saturating_sub(begun) > SLOW;
+    if intent == Intent::Read {
+        work.remember(now().saturating_sub(begun) > SLOW);
+    }
     let failure = commit(shared, store);
     answer(answers, failure.as_ref(), &mut work.out);
     work
 }
 
-/// Runs commands from the head of what is pending in the transaction of `store`.
-pub(super) fn run_in(shared: &Shared, work: &mut Work, store: &mut Store<'_>) -> Vec<Answer> {
+/// Runs commands from the head of what is pending in the transaction of `store`; no further one after `until`.
+pub(super) fn run_in(
+    shared: &Shared,
+    work: &mut Work,
+    store: &mut Store<'_>,
+    until: Option<Duration>,
+) -> Vec<Answer> {
     let Work {
         session,
         pending,
@@ -167,9 +206,13 @@ pub(super) fn run_in(shared: &Shared, work: &mut Work, store: &mut Store<'_>) ->
             version: session.version,
             depends_on_commit: store.accesses() != before,
         });
-        if alone || session.is_closing || reply_bytes >= REPLY_BYTES_TARGET {
+        let is_late = until.is_some_and(|until| now() > until);
+        if alone || session.is_closing || reply_bytes >= REPLY_BYTES_TARGET || is_late {
             break;
         }
+    }
+    if reply_bytes > SEND_BYTES_MAX {
+        work.remember(true);
     }
     answers
 }
@@ -211,7 +254,15 @@ pub(super) fn plan(shared: &Shared, work: &Work) -> (Intent, Course) {
     let Work {
         session, pending, ..
     } = work;
-    let mut outlook = Outlook::default();
+    // What is watched is looked at again.
+    let mut outlook = Outlook {
+        words: session.watched.len(),
+        ..Outlook::default()
+    };
+    if !session.is_authenticated && pending.len() == 1 {
+        // Whatever it is: it is refused, or it is the password. Neither needs the database.
+        return (Intent::Read, Course::Here);
+    }
     for (index, request) in pending.iter().enumerate() {
         let found = command::resolve(shared, &request.words);
         if index == 0 && session.queue.is_none() && found.as_ref().is_some_and(is_alone) {
@@ -235,10 +286,12 @@ pub(super) fn plan(shared: &Shared, work: &Work) -> (Intent, Course) {
     }
     let lasts = outlook.lasts || outlook.words > WORDS_MAX || outlook.bytes > LARGE_BYTES;
     match outlook.writes {
-        true if lasts || session.breaks_batches => (Intent::Write, Course::Alone),
+        true if lasts || session.breaks_batches || work.slow_batches > 0 => {
+            (Intent::Write, Course::Alone)
+        }
         true if shared.seat.enter().is_none() => (Intent::Write, Course::Outside),
         true => (Intent::Write, Course::Shared),
-        false if lasts || work.is_slow => (Intent::Read, Course::Alone),
+        false if lasts || work.slow_batches > 0 => (Intent::Read, Course::Alone),
         false => (Intent::Read, Course::Here),
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 
 use super::Shared;
-use super::batch::{self, BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Course, Work};
+use super::batch::{self, BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, Course, Sent, Work};
 use super::budget::{FREE_BYTES, OverBudget, Share};
 use super::desk::{Desk, Errand, Found, Inbox, Newcomer};
 use super::errands;
@@ -90,6 +90,8 @@ pub(super) struct Connection {
     is_readable: bool,
     has_ended: bool,
     is_cut: bool,
+    /// A batch was run, and the client has not got all of its replies.
+    was_run: bool,
     /// Since when replies wait for room in the socket.
     sending: Option<Pace>,
     /// Until when a guess at the password is not answered.
@@ -118,6 +120,7 @@ impl Connection {
             is_readable: true,
             has_ended: false,
             is_cut: false,
+            was_run: false,
             sending: None,
             paused_until: None,
             is_queued: false,
@@ -155,8 +158,11 @@ impl Connection {
     ///
     /// Errors: how it ends. An errand to the writer may be among those of the turn.
     pub(super) fn step(&mut self, turn: &mut Turn<'_>) -> Result<Next, End> {
-        if !self.fetch(turn)? || self.is_paused(turn) || !self.send(turn)? {
+        if !self.fetch()? || self.is_paused(turn) {
             return Ok(Next::Wait);
+        }
+        if let Some(next) = self.send(turn)? {
+            return Ok(next);
         }
         if self.take_requests() {
             return self.run(turn);
@@ -186,14 +192,14 @@ impl Connection {
     }
 
     /// Gets the work back, if it is to be had; whether it is here.
-    fn fetch(&mut self, turn: &Turn<'_>) -> Result<bool, End> {
+    fn fetch(&mut self) -> Result<bool, End> {
         if self.work.is_some() {
             return Ok(true);
         }
         match self.desk.look() {
             Found::Nothing => Ok(false),
             Found::Back(work) => {
-                self.receive_back(turn, work);
+                self.receive_back(work);
                 Ok(true)
             }
             Found::Lost => Err(End::Io(io::Error::other(
@@ -203,11 +209,11 @@ impl Connection {
     }
 
     /// After a batch.
-    fn receive_back(&mut self, turn: &Turn<'_>, mut work: Box<Work>) {
+    fn receive_back(&mut self, mut work: Box<Work>) {
         let penalty = work.session.penalty.take();
         self.paused_until = penalty.map(|penalty| now().saturating_add(penalty));
         self.work = Some(work);
-        self.expect_next(turn, true);
+        self.was_run = true;
     }
 
     fn is_paused(&mut self, turn: &Turn<'_>) -> bool {
@@ -219,20 +225,23 @@ impl Connection {
         true
     }
 
-    /// Sends the replies; whether all are with the socket. R5: until then nothing more is received of the
-    /// client, nor run for it. Errors: it is closing, or took too long.
-    fn send(&mut self, turn: &Turn<'_>) -> Result<bool, End> {
+    /// Sends the replies; what is to be waited for before the rest of them can go, or `None` if all are with the
+    /// socket. R5: until then nothing more is received of the client, nor run for it.
+    ///
+    /// Errors: it is closing, or took too long.
+    fn send(&mut self, turn: &Turn<'_>) -> Result<Option<Next>, End> {
         let Some(work) = &mut self.work else {
-            return Ok(false);
+            return Ok(Some(Next::Wait));
         };
         if !work.out.is_empty() {
             let before = work.sent;
-            let is_sent = work.send(&self.stream).map_err(End::Io)?;
-            if !is_sent {
+            let sent = work.send(&self.stream).map_err(End::Io)?;
+            let has_moved = sent == Sent::All || work.sent > before;
+            if sent != Sent::All {
                 let is_new = self.sending.is_none();
                 let grace = turn.shared.options.write_timeout;
                 let pace = self.sending.get_or_insert_with(|| Pace::start(grace));
-                if work.sent > before {
+                if has_moved {
                     pace.move_on();
                 } else if pace.is_lost(work.sent) {
                     return Err(End::Io(io::ErrorKind::TimedOut.into()));
@@ -240,17 +249,24 @@ impl Connection {
                 if is_new {
                     self.watch_room(turn, true)?;
                 }
-                return Ok(false);
+                return Ok(Some(match sent {
+                    Sent::Part => Next::Again,
+                    _ => Next::Wait,
+                }));
             }
         }
         if self.sending.take().is_some() {
             self.watch_room(turn, false)?;
         }
         let is_closing = self.work.as_ref().is_some_and(|w| w.session.is_closing);
-        match is_closing || turn.is_stopping {
-            true => Err(End::Closed),
-            false => Ok(true),
+        if is_closing || turn.is_stopping {
+            return Err(End::Closed);
         }
+        // Only now: while its replies are on their way nothing is received of a client, however fast it sends.
+        if mem::take(&mut self.was_run) {
+            self.expect_next(turn, true);
+        }
+        Ok(None)
     }
 
     fn watch_room(&self, turn: &Turn<'_>, watches: bool) -> Result<(), End> {
@@ -302,15 +318,18 @@ impl Connection {
                 let shared = turn.shared;
                 let run = AssertUnwindSafe(move || match course {
                     Course::Outside => batch::run_outside(shared, work),
-                    _ => batch::run(shared, work, intent),
+                    _ => batch::run(shared, work, intent, course),
                 });
                 let Ok(work) = catch_unwind(run) else {
                     let what = "a command of its batch broke down";
                     return Err(End::Io(io::Error::other(what)));
                 };
-                self.receive_back(turn, work);
-                if self.is_paused(turn) || !self.send(turn)? {
+                self.receive_back(work);
+                if self.is_paused(turn) {
                     return Ok(Next::Wait);
+                }
+                if let Some(next) = self.send(turn)? {
+                    return Ok(next);
                 }
                 Ok(match self.has_more() {
                     true => Next::Again,
@@ -363,7 +382,7 @@ impl Connection {
             work.session.is_closing = true;
             reply.encode(work.session.version, &mut work.out);
         }
-        self.send(turn).map(|_| Next::Wait)
+        self.send(turn).map(|next| next.unwrap_or(Next::Wait))
     }
 
     /// What to wait for, and for how long, after requests were run or there were none.

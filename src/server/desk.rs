@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::batch::Work;
+use super::batch::{Sent, Work};
 use super::session::ConnectionId;
 use super::stream::Stream;
 use crate::os::event_queue::EventQueue;
@@ -160,7 +160,8 @@ impl Errand {
             return;
         };
         // The wait for a guessed password comes before the reply, and is the loop's.
-        let is_sent = work.session.penalty.is_none() && work.send(&self.stream).unwrap_or(false);
+        let is_sent =
+            work.session.penalty.is_none() && matches!(work.send(&self.stream), Ok(Sent::All));
         let calls = self.calls
             || !is_sent
             || !work.pending.is_empty()

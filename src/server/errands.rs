@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 
 use super::Shared;
-use super::batch;
+use super::batch::{self, Course};
 use super::desk::Errand;
 use super::store::Intent;
 
@@ -48,7 +48,7 @@ pub(super) fn start(shared: &Arc<Shared>, mut errand: Errand, intent: Intent) ->
         let Some(work) = errand.take() else {
             return;
         };
-        errand.put_back(batch::run(&own, work, intent));
+        errand.put_back(batch::run(&own, work, intent, Course::Alone));
         // Whoever waits for the connection to end counts on the handle of the database being gone.
         drop(own);
         errand.finish();

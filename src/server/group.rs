@@ -78,17 +78,13 @@ impl Group {
     }
 
     /// The batches to run next, at most `room`.
-    fn next(&self, room: usize) -> VecDeque<Errand> {
+    fn next(&self, room: usize) -> Called<'_> {
         let mut state = self.state.lock();
         let count = room.min(state.waiting.len());
-        state.waiting.drain(..count).collect()
-    }
-
-    /// Lets batches that were not tried wait for the next transaction, before those that came later.
-    fn put_back(&self, untried: VecDeque<Errand>) {
-        let mut state = self.state.lock();
-        for errand in untried.into_iter().rev() {
-            state.waiting.push_front(errand);
+        let errands = state.waiting.drain(..count).collect();
+        Called {
+            group: self,
+            errands,
         }
     }
 
@@ -120,6 +116,22 @@ pub(super) fn write_all(shared: &Shared) {
     }
 }
 
+/// Batches to be run. Those that were not tried, also because one before them broke down, wait for the next
+/// transaction, before those that came later.
+struct Called<'a> {
+    group: &'a Group,
+    errands: VecDeque<Errand>,
+}
+
+impl Drop for Called<'_> {
+    fn drop(&mut self) {
+        let mut state = self.group.state.lock();
+        while let Some(errand) = self.errands.pop_back() {
+            state.waiting.push_front(errand);
+        }
+    }
+}
+
 /// A batch that was run.
 struct Ran {
     errand: Errand,
@@ -130,7 +142,7 @@ struct Ran {
 impl Ran {
     fn new(shared: &Shared, mut errand: Errand, store: &mut Store<'_>) -> Option<Self> {
         let mut work = errand.take()?;
-        let answers = batch::run_in(shared, &mut work, store);
+        let answers = batch::run_in(shared, &mut work, store, None);
         work.session.breaks_batches = store.is_failed();
         Some(Self {
             errand,
@@ -149,15 +161,14 @@ fn write(shared: &Shared, first: Errand) {
     batches.extend(Ran::new(shared, first, &mut store));
     while !store.is_failed() {
         let mut called = shared.group.next(BATCHES_MAX - batches.len());
-        if called.is_empty() {
+        if called.errands.is_empty() {
             break;
         }
         while !store.is_failed()
-            && let Some(errand) = called.pop_front()
+            && let Some(errand) = called.errands.pop_front()
         {
             batches.extend(Ran::new(shared, errand, &mut store));
         }
-        shared.group.put_back(called);
     }
     shared.group.end_run();
     let failure = batch::commit(shared, store);

@@ -40,7 +40,7 @@ impl Stream {
 
     /// Writes as much of `bytes` as the socket takes now, and says how much that was.
     ///
-    /// Errors: the system's; what was taken before is not known then.
+    /// Errors: the system's, if it took nothing; else the next call has it.
     pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut done = 0;
         while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
@@ -53,6 +53,8 @@ impl Stream {
                 Ok(count) => done += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // Whoever asks again sends nothing twice.
+                Err(_) if done > 0 => break,
                 Err(error) => return Err(error),
             }
         }

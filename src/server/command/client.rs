@@ -64,7 +64,7 @@ fn authenticate(context: &mut Context<'_, '_>, user: &[u8], password: &[u8]) -> 
 }
 
 /// Each wrong password costs twice the time of the one before, and the last one the connection. Only
-/// the one who guesses waits: on its own thread, after its transaction.
+/// the one who guesses waits, after its transaction.
 fn punish(context: &mut Context<'_, '_>) {
     const FIRST_WAIT: Duration = Duration::from_millis(100);
     const GUESSES_MAX: u32 = 5;

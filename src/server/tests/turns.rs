@@ -97,8 +97,13 @@ fn a_write_that_breaks_down_takes_those_along_that_share_its_transaction() {
         wait_until("it runs", || group.is_running() && group.waiting() == 0);
         bad.send(&[request("SET b 1"), request("AUTH break")].concat());
         wait_until("it waits", || group.waiting() == 1);
+        // It has not been tried when the one before breaks down, and shares the next transaction.
+        let mut behind = running.client();
+        behind.send(&request("SET d 1"));
+        wait_until("it waits", || group.waiting() == 2);
         writing.rollback();
         assert_eq!((first.rest(), bad.rest()), (String::new(), String::new()));
+        behind.expect("+OK\r\n");
         later.ask("EXISTS a b", ":0\r\n");
         later.ask("SET c 1", "+OK\r\n");
     }
@@ -156,6 +161,47 @@ fn a_client_that_takes_its_replies_late_gets_all_of_them() {
     other.ask("GET seen", "$2\r\n23\r\n");
     let shared = running.server.shared.as_ref().unwrap();
     wait_until("memory is given back", || shared.budget.used() == 0);
+}
+
+/// R10: the time for the rest of a request begins when the replies before it were taken, which is when it is looked
+/// for.
+#[test]
+fn replies_that_are_taken_slowly_take_no_time_from_the_next_request() {
+    let running = Running::with(|options| options.request_timeout = Duration::from_millis(200));
+    let mut client = running.client();
+    let value = "v".repeat(1 << 20);
+    client.ask(&format!("SET big {value}"), "+OK\r\n");
+    let next = request(&format!("SET next {}", "n".repeat(100_000)));
+    let (head, rest) = next.split_at(20);
+    client.send(
+        &[
+            &request("MGET big big big big big big big big big big big big"),
+            head,
+        ]
+        .concat(),
+    );
+    let mut sending = Client(client.0.try_clone().unwrap());
+    std::thread::scope(|scope| {
+        scope.spawn(move || sending.send(rest));
+        assert_eq!(client.line(), "*12");
+        for _ in 0..12 {
+            std::thread::sleep(Duration::from_millis(50));
+            assert_eq!(client.bulk().len(), value.len());
+        }
+        client.expect("+OK\r\n");
+    });
+}
+
+/// R1, R2: who says that nothing more will come gets the replies of all that came.
+#[test]
+fn a_client_that_ends_its_side_gets_its_replies() {
+    let running = Running::new();
+    for _ in 0..20 {
+        let mut client = running.client();
+        client.send(&[request("SET k v"), request("GET k"), request("SET k w")].concat());
+        client.0.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(client.rest(), "+OK\r\n$1\r\nv\r\n+OK\r\n");
+    }
 }
 
 /// A client that goes while its batch waits to run, with more that nobody has read: what was taken is done,
