@@ -92,6 +92,19 @@ impl Scene {
         self.touch_newest();
     }
 
+    /// Bytes of all plain files.
+    fn plain_bytes(&self) -> u64 {
+        let folders = fs::read_dir(&self.rig.source).unwrap();
+        let folders = folders.map(|entry| entry.unwrap().path());
+        let files = folders.filter(|path| path.is_dir()).flat_map(|folder| {
+            let entries = fs::read_dir(folder).unwrap();
+            entries.map(|entry| entry.unwrap().path())
+        });
+        let is_plain = |path: &PathBuf| !path.to_string_lossy().contains(".db");
+        let plain = files.filter(is_plain);
+        plain.map(|path| fs::metadata(path).unwrap().len()).sum()
+    }
+
     /// Mounts, runs a backup, unmounts; gives what it said, and what it read.
     fn back_up<T>(&mut self, run: impl FnOnce(&Path) -> T) -> (T, Reads) {
         self.rig.mount_on(&self.point, &["-o", "direct_io"]);
@@ -191,7 +204,7 @@ fn borg_reads_no_unchanged_file_of_a_directory_twice() {
     let (list, reads) = scene.back_up(|point| borg.create("second", point));
     assert_eq!(done_with_files(&list), ["A newest"]);
     assert_eq!(reads.database_bytes, 0);
-    assert!(reads.daemon_bytes < first.daemon_bytes / 8, "{reads:?}");
+    assert!(reads.daemon_bytes < scene.plain_bytes() / 8, "{reads:?}");
 
     scene.change();
     let (list, reads) = scene.back_up(|point| borg.create("third", point));
@@ -199,7 +212,7 @@ fn borg_reads_no_unchanged_file_of_a_directory_twice() {
         done_with_files(&list),
         ["A newest", "M file-7", "M live.db"]
     );
-    assert!(reads.daemon_bytes < first.daemon_bytes / 4, "{reads:?}");
+    assert!(reads.daemon_bytes < scene.plain_bytes() / 4, "{reads:?}");
     assert_one_database_read(&scene, &reads);
 }
 
@@ -207,19 +220,10 @@ fn borg_reads_no_unchanged_file_of_a_directory_twice() {
 #[track_caller]
 fn assert_all_read(scene: &Scene, reads: &Reads) {
     assert_eq!(reads.plain_files.len(), PLAIN);
-    let files = || {
-        reads
-            .plain_files
-            .iter()
-            .map(|file| scene.rig.source.join(file))
-    };
-    let bytes: u64 = files().map(|file| fs::metadata(file).unwrap().len()).sum();
-    assert!(
-        reads.daemon_bytes >= bytes,
-        "{bytes} {}",
-        reads.daemon_bytes
-    );
     let databases = DATABASE_BYTES * DATABASES.len() as u64;
+    assert!(reads.daemon_bytes >= databases, "{}", reads.daemon_bytes);
+    // Plain files the kernel may read by itself, so that they are not all among the daemon's.
+    assert!(scene.plain_bytes() > 2 * databases);
     assert!(
         reads.database_bytes >= databases,
         "{}",
