@@ -79,13 +79,11 @@ impl CaptureSteps for Batch<'_> {
             return Ok(false);
         }
         let mut wanted = vec![0; self.pins.len()];
-        let of_all = lacked.iter().flat_map(|one| &one.pins);
-        of_all.for_each(|at| {
-            wanted
-                .get_mut(*at)
-                .into_iter()
-                .for_each(|count| *count += 1)
-        });
+        for at in lacked.iter().flat_map(|one| &one.pins) {
+            if let Some(count) = wanted.get_mut(*at) {
+                *count += 1;
+            }
+        }
         let mut pins = self.pins.iter().zip(&wanted);
         let is_within_limits =
             pins.all(|(pin, count)| *count == 0 || pin.refuse_beyond_limit(*count).is_ok());
