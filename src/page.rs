@@ -16,10 +16,13 @@
 
 #![deny(clippy::indexing_slicing)]
 
+mod difference;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::ops::{Deref, DerefMut};
+use std::iter;
+use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -30,6 +33,9 @@ use crate::lsn::Lsn;
 pub const PAGE_HEADER_BYTES: usize = 32;
 /// The only format version of a page so far.
 pub const PAGE_VERSION: u8 = 1;
+
+/// Where a page has the LSN of its commit.
+pub(crate) const LSN_FIELD: Range<usize> = 16..24;
 
 /// Number of a page, 0-based.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -190,6 +196,23 @@ impl PageBuf {
         seal(&mut self.bytes, lsn);
     }
 
+    /// As [`PageBuf::seal`], of a page that was made from `before`, which is sealed. Shape: see [`seal_changed`].
+    pub(crate) fn seal_changed(&mut self, before: &Self, ranges: &[Range<usize>], lsn: Lsn) {
+        seal_changed(&mut self.bytes, before, ranges, lsn);
+    }
+
+    /// Makes it the same page as `newer`, from which it differs at most in the common header and in `ranges`.
+    pub(crate) fn catch_up(&mut self, newer: &Self, ranges: &[Range<usize>]) {
+        let header = 0..PAGE_HEADER_BYTES;
+        for range in iter::once(&header).chain(ranges) {
+            let bytes = newer.get(range.clone()).unwrap_or_default();
+            codec::put(&mut self.bytes, range.start, bytes);
+        }
+        *self.is_vetted.get_mut() = newer.is_vetted();
+        *self.is_disjoint.get_mut() = newer.is_disjoint();
+        debug_assert!(self == newer, "they differ somewhere else");
+    }
+
     /// Whether somebody said by [`PageBuf::set_vetted`] that these very bytes keep all rules of the
     /// structure that they belong to. Any change of them, but for a seal, makes it false.
     #[must_use]
@@ -317,8 +340,38 @@ pub fn format_header(bytes: &mut [u8], page: PageNo, kind: PageKind) {
 
 /// Stamps the LSN and the checksum of a page.
 pub fn seal(bytes: &mut [u8], lsn: Lsn) {
-    codec::put(bytes, 16, &lsn.0.to_le_bytes());
+    codec::put(bytes, LSN_FIELD.start, &lsn.0.to_le_bytes());
     let crc = content_crc(bytes);
+    codec::put(bytes, 0, &crc.to_le_bytes());
+}
+
+/// What a further range costs, in bytes of a page that are read for a checksum.
+const RANGE_COST_BYTES: usize = 512;
+
+/// As [`seal`], of a page that was made from `before`, which is sealed.
+///
+/// Shape: `ranges` cover every difference but that of LSN and checksum; they ascend, none reaches into the next or
+/// into these two fields.
+/// Cost: that of the ranges, where they are few.
+pub(crate) fn seal_changed(bytes: &mut [u8], before: &[u8], ranges: &[Range<usize>], lsn: Lsn) {
+    let cost = |range: &Range<usize>| RANGE_COST_BYTES + range.len();
+    if before.len() != bytes.len() || ranges.iter().map(cost).sum::<usize>() > bytes.len() / 2 {
+        return seal(bytes, lsn);
+    }
+    codec::put(bytes, LSN_FIELD.start, &lsn.0.to_le_bytes());
+    let front = ranges.partition_point(|range| range.start < LSN_FIELD.start);
+    let (front, back) = ranges.split_at_checked(front).unwrap_or_default();
+    let places = front.iter().chain(iter::once(&LSN_FIELD)).chain(back);
+    // The checksum itself is not among what it is of.
+    let places = places.map(|place| place.start - 4..place.end - 4);
+    let (old, new) = (before.get(4..), bytes.get(4..));
+    let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+    let crc = difference::crc_after(stored_crc(before), old, new, places);
+    debug_assert_eq!(
+        crc,
+        content_crc(bytes),
+        "a difference outside of the ranges"
+    );
     codec::put(bytes, 0, &crc.to_le_bytes());
 }
 
@@ -398,6 +451,31 @@ mod tests {
             check(&page, PageNo(7), Lsn(98)),
             Err(PageFault::Newer { .. })
         ));
+    }
+
+    #[test]
+    fn page_sealed_by_what_changed_is_the_one_that_is_sealed_whole() {
+        let mut before = PageBuf::formatted(PageSize::DEFAULT, PageNo(7), PageKind::Leaf);
+        before.seal(Lsn(99));
+        for ranges in [
+            vec![],
+            vec![5..6, 100..217],
+            vec![7000..7001, 8191..8192],
+            vec![32..40, 41..8000],
+        ] {
+            let mut after = before.clone();
+            for range in &ranges {
+                after.get_mut(range.clone()).unwrap().fill(3);
+            }
+            let mut whole = after.clone();
+            whole.seal(Lsn(1234));
+            after.seal_changed(&before, &ranges, Lsn(1234));
+            assert!(after == whole, "{ranges:?}");
+            let mut behind = before.clone();
+            after.set_disjoint();
+            behind.catch_up(&after, &ranges);
+            assert!(behind == after && behind.is_vetted() && behind.is_disjoint());
+        }
     }
 
     /// B4 rests on this: what was found of bytes holds for no others.

@@ -10,15 +10,17 @@ use crate::engine::error::{EngineError, ErrorKind, Result};
 use crate::engine::page_io::PageRead;
 use crate::engine::page_table::Content;
 use crate::engine::shared::{BellState, Shared};
-use crate::engine::wal::{Appending, CommitRecord, Form, RecordKind, commit_record_bytes};
+use crate::engine::wal::{Appending, CommitRecord, Extent, Form, RecordKind, commit_record_bytes};
 use crate::engine::write_set::{After, Changed, WriteSet};
 use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
-use crate::page::{PageNo, PageSet};
+use crate::page::{PageNo, PageRef, PageSet};
 
 /// A page on its way into the log, with its size there fixed.
 struct Planned {
     page: PageNo,
+    /// What a delta is to.
+    before: Option<PageRef>,
     after: After,
     form: Form,
 }
@@ -49,9 +51,16 @@ impl Shared {
         }
         let (point, versions) = appended?;
         let readers = self.registry.snapshot();
-        for (page, content) in versions {
-            append.imaged.insert(page);
-            self.table.publish(page, point.lsn, content, &readers);
+        for (planned, (page, content)) in planned.into_iter().zip(versions) {
+            let change = match planned.form {
+                Form::Image { .. } => {
+                    append.imaged.insert(page);
+                    None
+                }
+                Form::Delta(change) => Some(change),
+            };
+            self.table
+                .publish(page, point.lsn, content, change, &readers);
         }
         self.registry.advance_newest(point);
         let unwritten_pages = append.imaged.len() as u64;
@@ -121,15 +130,18 @@ impl Shared {
 /// Fixes the form of every record: a delta only for a page with an image since the checkpoint (E6).
 fn plan(changed: Vec<(PageNo, Changed)>, imaged: &PageSet) -> Vec<Planned> {
     let planned = changed.into_iter().map(|(page, changed)| {
+        let before = changed.before.filter(|_| imaged.contains(&page));
         let form = match &changed.after {
-            After::Image(after) => {
-                let before = changed.before.filter(|_| imaged.contains(&page));
-                Form::of(before.as_deref(), after)
-            }
+            After::Image(after) => Form::of(before.as_deref(), after, changed.extent),
             After::Spooled(_, hole) => Form::Image { hole: hole.clone() },
         };
         let after = changed.after;
-        Planned { page, after, form }
+        Planned {
+            page,
+            before,
+            after,
+            form,
+        }
     });
     planned.collect()
 }
@@ -138,16 +150,27 @@ impl Planned {
     /// For a commit that a checkpoint came before: a delta could be to an image that the log has no more.
     fn forget_before(&mut self) {
         if let After::Image(after) = &self.after {
-            self.form = Form::of(None, after);
+            self.form = Form::of(None, after, Extent::Anywhere);
         }
     }
 
     /// Seals the page and appends its record; gives the version that it becomes.
     fn append(&mut self, appending: &mut Appending<'_>, lsn: Lsn) -> Result<Content> {
-        let Self { page, after, form } = self;
+        let Self {
+            page,
+            before,
+            after,
+            form,
+        } = self;
         let (image, content) = match after {
             After::Image(image) => {
-                Arc::make_mut(image).seal(lsn);
+                let sealed = Arc::make_mut(image);
+                match (&*form, before) {
+                    (Form::Delta(change), Some(before)) => {
+                        sealed.seal_changed(before, &change.ranges, lsn);
+                    }
+                    _ => sealed.seal(lsn),
+                }
                 (image.clone(), Content::Image(image.clone()))
             }
             After::Spooled(slot, _) => {

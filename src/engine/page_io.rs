@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::codec;
 use crate::engine::error::{EngineError, Result};
 use crate::page::{PageKind, PageNo, PageRef, PageSize};
 
@@ -22,6 +23,12 @@ pub(crate) trait PageRead {
 pub(crate) trait PageWrite: PageRead {
     /// The bytes of a page, to be changed; header and body. Its LSN and checksum are set at commit.
     fn modify(&mut self, page: PageNo) -> Result<&mut [u8]>;
+    /// The same as writing `bytes` at `offset` of what [`PageWrite::modify`] gives, but the commit need not look
+    /// for what changed.
+    fn overwrite(&mut self, page: PageNo, offset: usize, bytes: &[u8]) -> Result<()> {
+        codec::put(self.modify(page)?, offset, bytes);
+        Ok(())
+    }
     /// A page that nothing uses, formatted as `kind` with a body of zeros. Errors: `Exhausted`.
     fn allocate(&mut self, kind: PageKind) -> Result<PageNo>;
     /// Gives a page back; its content must not be looked at any more by this transaction.

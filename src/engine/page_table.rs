@@ -20,6 +20,7 @@ mod shard;
 mod tests;
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -27,6 +28,7 @@ use parking_lot::Mutex;
 
 use crate::engine::error::Result;
 use crate::engine::spool::Spool;
+use crate::engine::wal::Change;
 use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::page::{PageBuf, PageNo, PageRef};
@@ -162,13 +164,36 @@ impl PageTable {
         });
     }
 
-    /// Adds a committed version. It is newer than every reader's state, so nobody sees it before
-    /// its commit becomes the newest.
-    pub(crate) fn publish(&self, page: PageNo, lsn: Lsn, content: Content, readers: &Readers) {
+    /// Adds a committed version, of which `change` says where it differs from the one before it. It is newer than
+    /// every reader's state, so nobody sees it before its commit becomes the newest.
+    pub(crate) fn publish(
+        &self,
+        page: PageNo,
+        lsn: Lsn,
+        content: Content,
+        change: Option<Change>,
+        readers: &Readers,
+    ) {
         self.change(page, |shard| {
-            shard.add_newest(page, lsn, content);
+            shard.add_newest(page, lsn, content, change);
             shard.trim(page, readers);
         });
+    }
+
+    /// Takes the version out that the newest one, at `newest`, has replaced, if nobody wants it any more, and it is
+    /// known where they differ, LSN and checksum aside. Nobody else holds its image.
+    pub(crate) fn take_replaced(
+        &self,
+        page: PageNo,
+        newest: Lsn,
+        readers: &Readers,
+    ) -> Option<(PageRef, Vec<Range<usize>>)> {
+        let mut shard = self.shard(page).lock();
+        let taken = shard.take_replaced(page, newest, readers);
+        if taken.is_some() {
+            self.old_versions.fetch_sub(1, Ordering::Relaxed);
+        }
+        taken
     }
 
     /// The version of `page` at `at`, if the live file does not hold it: what a spill must store,

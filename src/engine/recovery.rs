@@ -390,7 +390,7 @@ impl Recovered {
     pub(crate) fn publish(self, table: &PageTable, registry: &ReaderRegistry) {
         let readers = registry.snapshot();
         for (page, lsn, content) in self.pages {
-            table.publish(page, lsn, content, &readers);
+            table.publish(page, lsn, content, None, &readers);
         }
     }
 }

@@ -17,6 +17,7 @@ mod crash_large;
 mod header_copies;
 mod large;
 mod lost_writes;
+mod overwrite;
 mod refused;
 
 const DIR: &str = "/db";

@@ -3,17 +3,20 @@
 //! Those that memory has no room for wait in the spool. Such a page is logged as a full image, since
 //! what it was before is not kept beside it.
 
+use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::codec;
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{EngineError, Result};
 use crate::engine::free_list;
 use crate::engine::page_io::{FreeList, PageRead, PageWrite};
+use crate::engine::page_table::Readers;
 use crate::engine::shared::Shared;
 use crate::engine::spool::Slot;
-use crate::engine::wal::{Hole, longest_zeros};
+use crate::engine::wal::{Extent, Hole, longest_zeros};
 use crate::page::{PageBuf, PageKind, PageMap, PageNo, PageRef, PageSize};
 
 /// Fewest pages of a transaction that stay in memory, whatever the bound.
@@ -37,16 +40,19 @@ pub(crate) struct Changed {
     /// Whether no commit has had this page yet.
     is_new: bool,
     pub(crate) after: After,
+    /// Where it may differ from `before`.
+    pub(crate) extent: Extent,
     /// Looked at since the clock came by.
     is_used: AtomicBool,
 }
 
 impl Changed {
-    fn new(before: Option<PageRef>, is_new: bool, after: PageRef) -> Self {
+    fn new(before: Option<PageRef>, is_new: bool, after: PageRef, extent: Extent) -> Self {
         Self {
             before,
             is_new,
             after: After::Image(after),
+            extent,
             is_used: AtomicBool::new(false),
         }
     }
@@ -69,6 +75,8 @@ pub(crate) struct WriteSet {
     clock: VecDeque<PageNo>,
     /// Images of `changed` in memory.
     images: u64,
+    /// Who may want what was committed, as of the first change.
+    readers: OnceCell<Readers>,
 }
 
 impl WriteSet {
@@ -81,6 +89,7 @@ impl WriteSet {
             changed: PageMap::default(),
             clock: VecDeque::new(),
             images: 0,
+            readers: OnceCell::new(),
         }
     }
 
@@ -158,26 +167,55 @@ impl WriteSet {
             None => (None, page.0 >= self.base.page_count),
         };
         let after = Arc::new(PageBuf::formatted(self.shared.page_size, page, kind));
-        self.insert(page, Changed::new(before, is_new, after));
+        self.insert(page, Changed::new(before, is_new, after, Extent::Anywhere));
         Ok(())
     }
 
     /// Brings a page into the set, and into memory.
     fn bring(&mut self, page: PageNo) -> Result<()> {
-        let (before, is_new, after) = match self.changed.get(&page) {
+        let (before, is_new, after, extent) = match self.changed.get(&page) {
             Some(Changed {
                 after: After::Image(_),
                 ..
             }) => return Ok(()),
-            Some(changed) => (None, changed.is_new, self.read(page)?),
+            Some(changed) => (None, changed.is_new, self.read(page)?, Extent::Anywhere),
             None => {
                 let before = self.read(page)?;
-                (Some(before.clone()), false, before)
+                let after = self.spare(page, &before).unwrap_or_else(|| before.clone());
+                (Some(before), false, after, Extent::Within(Vec::new()))
             }
         };
         self.make_room()?;
-        self.insert(page, Changed::new(before, is_new, after));
+        self.insert(page, Changed::new(before, is_new, after, extent));
         Ok(())
+    }
+
+    /// A copy of the committed image `before`, made of the one before that if nobody wants it any more: with the
+    /// few bytes in which they differ it costs less than a copy of the page.
+    fn spare(&self, page: PageNo, before: &PageBuf) -> Option<PageRef> {
+        // As of some moment before: that is on the safe side.
+        let readers = self.readers.get_or_init(|| self.shared.registry.snapshot());
+        let table = &self.shared.table;
+        let (mut image, ranges) = table.take_replaced(page, before.lsn(), readers)?;
+        Arc::get_mut(&mut image)?.catch_up(before, &ranges);
+        Some(image)
+    }
+
+    /// The image of a page that is to be changed, and where it was changed so far.
+    fn open(&mut self, page: PageNo) -> Result<(&mut PageBuf, &mut Extent)> {
+        self.bring(page)?;
+        let changed = self.changed.get_mut(&page);
+        let Some(Changed {
+            after: After::Image(image),
+            extent,
+            is_used,
+            ..
+        }) = changed
+        else {
+            unreachable!("it was brought into memory above");
+        };
+        *is_used.get_mut() = true;
+        Ok((Arc::make_mut(image), extent))
     }
 }
 
@@ -212,16 +250,16 @@ impl PageRead for WriteSet {
 
 impl PageWrite for WriteSet {
     fn modify(&mut self, page: PageNo) -> Result<&mut [u8]> {
-        self.bring(page)?;
-        let changed = self.changed.get_mut(&page);
-        let Some(After::Image(image)) = changed.map(|changed| {
-            *changed.is_used.get_mut() = true;
-            &mut changed.after
-        }) else {
-            unreachable!("it was brought into memory above");
-        };
-        let image: &mut PageBuf = Arc::make_mut(image);
+        let (image, extent) = self.open(page)?;
+        *extent = Extent::Anywhere;
         Ok(image)
+    }
+
+    fn overwrite(&mut self, page: PageNo, offset: usize, bytes: &[u8]) -> Result<()> {
+        let (image, extent) = self.open(page)?;
+        codec::put(image, offset, bytes);
+        extent.add(offset..offset + bytes.len());
+        Ok(())
     }
 
     fn allocate(&mut self, kind: PageKind) -> Result<PageNo> {

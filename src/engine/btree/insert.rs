@@ -73,8 +73,9 @@ fn replace(dst: &mut dyn PageWrite, path: Path, key: &[u8], value: &[u8]) -> Res
         Content::Inline(old) if old == value => return Ok(()),
         Content::Inline(old) if old.len() == value.len() => {
             let is_disjoint = leaf.node.is_disjoint();
+            let offset = leaf.node.end_of_cell(leaf.index) - value.len();
             drop(path);
-            NodeMut::open(dst, step.page)?.overwrite_value(step.index, value);
+            dst.overwrite(step.page, offset, value)?;
             // What was found of the node holds: only bytes of this value are others, and they keep no rule.
             if is_disjoint {
                 dst.read(step.page)?.set_disjoint();

@@ -185,6 +185,13 @@ impl Node {
         self.cell(index).bytes.len()
     }
 
+    /// Where in the page the cell `index`, which is below the count, ends; an inline value ends there too.
+    pub(super) fn end_of_cell(&self, index: usize) -> usize {
+        let slot = SLOTS + index * SLOT_BYTES;
+        let offset = codec::get_u16(&self.image, slot).unwrap_or_default();
+        usize::from(offset) + self.cell_bytes(index)
+    }
+
     /// The child `index` of an inner node, which is at most the count.
     pub(crate) fn child(&self, index: usize) -> PageNo {
         let Some(index) = index.checked_sub(1) else {

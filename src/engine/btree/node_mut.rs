@@ -99,12 +99,6 @@ impl<'a> NodeMut<'a> {
         }
     }
 
-    /// Overwrites the inline value of the cell `index` with one of the same length.
-    pub(super) fn overwrite_value(&mut self, index: usize, value: &[u8]) {
-        let end = self.offset_of(index) + self.cell(index).bytes.len();
-        codec::put(self.bytes, end - value.len(), value);
-    }
-
     /// Takes the child `index` out of an inner node that has another one.
     pub(super) fn unlink_child(&mut self, index: usize) {
         if let Some(cell) = index.checked_sub(1) {

@@ -1,9 +1,11 @@
 //! A part of the page table, under one mutex: chains of versions, clean pages, and what leaves memory.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::engine::page_table::{Backing, Content, Readers};
+use crate::engine::wal::Change;
 use crate::lsn::Lsn;
 use crate::page::{PageMap, PageNo, PageRef};
 
@@ -16,11 +18,13 @@ pub(super) struct Version {
     pub(super) lsn: Lsn,
     image: Option<PageRef>,
     backing: Option<Arc<dyn Backing>>,
+    /// Of the newest of its chain: where it differs from the one before it.
+    change: Option<Change>,
     pub(super) referenced: bool,
 }
 
 impl Version {
-    fn new(lsn: Lsn, content: Content) -> Self {
+    fn new(lsn: Lsn, content: Content, change: Option<Change>) -> Self {
         let (image, backing) = match content {
             Content::Image(image) => (Some(image), None),
             Content::Backed(backing) => (None, Some(backing)),
@@ -29,6 +33,7 @@ impl Version {
             lsn,
             image,
             backing,
+            change,
             referenced: false,
         }
     }
@@ -125,18 +130,54 @@ impl Shard {
     }
 
     /// The clean page makes room: whoever reads on reads the version, and memory would hold both.
-    pub(super) fn add_newest(&mut self, page: PageNo, lsn: Lsn, content: Content) {
+    pub(super) fn add_newest(
+        &mut self,
+        page: PageNo,
+        lsn: Lsn,
+        content: Content,
+        change: Option<Change>,
+    ) {
         self.clean.remove(&page);
-        let version = Version::new(lsn, content);
+        let version = Version::new(lsn, content, change);
         self.note_image(page, &version);
         let versions = &mut self.chains.entry(page).or_default().versions;
-        debug_assert!(versions.last().is_none_or(|last| last.lsn < lsn));
+        if let Some(last) = versions.last_mut() {
+            debug_assert!(last.lsn < lsn);
+            last.change = None;
+        }
         versions.push(version);
+    }
+
+    /// See [`super::PageTable::take_replaced`]. The newest version stays, so rule E4 is that of [`Shard::trim`].
+    pub(super) fn take_replaced(
+        &mut self,
+        page: PageNo,
+        newest: Lsn,
+        readers: &Readers,
+    ) -> Option<(PageRef, Vec<Range<usize>>)> {
+        let versions = &mut self.chains.get_mut(&page)?.versions;
+        let [.., old, new] = versions.as_mut_slice() else {
+            return None;
+        };
+        let image = old.image.as_ref()?;
+        let is_known = new
+            .change
+            .as_ref()
+            .is_some_and(|change| change.base == old.lsn);
+        // Nobody finds it but through this table, so nobody holds it from here on.
+        let is_free = Arc::strong_count(image) == 1 && !readers.any_in(old.lsn, new.lsn);
+        if new.lsn != newest || !is_known || !is_free {
+            return None;
+        }
+        let change = new.change.take()?;
+        let old = versions.remove(versions.len() - 2);
+        self.version_images -= 1;
+        Some((old.image?, change.ranges))
     }
 
     /// Puts an image in front of the chain, unless one as old is there.
     pub(super) fn add_oldest(&mut self, page: PageNo, image: PageRef) {
-        let version = Version::new(image.lsn(), Content::Image(image));
+        let version = Version::new(image.lsn(), Content::Image(image), None);
         let versions = &self.chains.entry(page).or_default().versions;
         if versions
             .first()

@@ -19,7 +19,7 @@ fn readers(registered: &[u64], durable: u64) -> Readers {
 }
 
 fn publish(table: &PageTable, lsn: u64, readers: &Readers) {
-    table.publish(P, Lsn(lsn), Content::Image(image(lsn)), readers);
+    table.publish(P, Lsn(lsn), Content::Image(image(lsn)), None, readers);
 }
 
 fn lsn_at(table: &PageTable, at: u64) -> Option<u64> {
@@ -53,6 +53,44 @@ fn version_stays_until_its_successor_is_durable() {
     table.sweep(&readers(&[], 20));
     assert_eq!(lsn_at(&table, 10), None);
     assert_eq!(lsn_at(&table, 20), Some(20));
+}
+
+/// E4: the image of a version that was replaced is given away only once nobody can want it, and only where it is
+/// known how it differs from the one that stays.
+#[test]
+fn replaced_version_is_taken_only_when_nobody_wants_it() {
+    let table = PageTable::new(64, None);
+    let add = |lsn, base, readers: &Readers| {
+        let ranges = vec![40..50, 60..61];
+        let change = Change {
+            base: Lsn(base),
+            ranges,
+        };
+        let content = Content::Image(image(lsn));
+        table.publish(P, Lsn(lsn), content, Some(change), readers);
+    };
+    let take = |newest, readers: &Readers| table.take_replaced(P, Lsn(newest), readers);
+    add(10, 5, &readers(&[], 5));
+    assert!(
+        take(10, &readers(&[], 10)).is_none(),
+        "nothing was replaced"
+    );
+    add(20, 10, &readers(&[], 10));
+    assert!(take(20, &readers(&[], 10)).is_none(), "not durable yet");
+    assert!(take(20, &readers(&[15], 20)).is_none(), "somebody reads it");
+    assert!(take(25, &readers(&[], 25)).is_none(), "not the newest");
+    let Lookup::Found(held) = table.lookup(P, Lsn(15)) else {
+        panic!("it is in memory");
+    };
+    assert!(take(20, &readers(&[], 20)).is_none(), "somebody holds it");
+    drop(held);
+    let (taken, ranges) = take(20, &readers(&[20], 20)).unwrap();
+    assert_eq!((taken.lsn(), ranges), (Lsn(10), vec![40..50, 60..61]));
+    assert_eq!((lsn_at(&table, 15), lsn_at(&table, 20)), (None, Some(20)));
+    assert_eq!(table.image_counts(), (1, 0));
+    assert!(take(20, &readers(&[], 20)).is_none(), "there is no other");
+    add(30, 15, &readers(&[], 20));
+    assert!(take(30, &readers(&[], 30)).is_none(), "made of another one");
 }
 
 /// Memory does not hold the live page beside the version that comes after it, and the clock forgets it.

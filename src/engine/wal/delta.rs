@@ -7,28 +7,31 @@ use crate::engine::error::LogFault;
 use crate::engine::wal::record::{DELTA_HEAD_BYTES, DeltaRecord, RANGE_HEAD_BYTES};
 use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
-use crate::page::{self, PageBuf, PageNo};
+use crate::page::{self, LSN_FIELD, PageBuf, PageNo};
 
 /// Equal bytes between two changes that are worth a range of their own.
 const GAP_BYTES: usize = 16;
-/// Bytes 4..16 (kind, version, number) and the body are compared; LSN and checksum follow from the
-/// commit.
-const LSN_FIELD: Range<usize> = 16..24;
-
-/// The ranges in which `after` differs from `before`, LSN and checksum aside; `None` as soon as
-/// their record would have more than `payload_bytes_max` bytes.
+/// The ranges in which `after` differs from `before`, LSN and checksum aside: they follow from the commit. Bytes
+/// outside of `within` are not looked at and have not changed. `None` as soon as the record of the ranges would have
+/// more than `payload_bytes_max` bytes.
+///
+/// Shape: `within` ascends, none reaches into the next or into these two fields.
 pub(super) fn changed_ranges(
     before: &[u8],
     after: &[u8],
+    within: &[Range<usize>],
     payload_bytes_max: usize,
 ) -> Option<Vec<Range<usize>>> {
+    let is_front = |at: usize| at < LSN_FIELD.start;
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut bytes = DELTA_HEAD_BYTES;
-    for part in [4..LSN_FIELD.start, LSN_FIELD.end..after.len()] {
+    for part in within {
         let mut at = part.start;
         while let Some(found) = first_difference(before, after, at..part.end) {
             match ranges.last_mut() {
-                Some(last) if last.end >= part.start && found - last.end < GAP_BYTES => {
+                Some(last)
+                    if found - last.end < GAP_BYTES && is_front(last.start) == is_front(found) =>
+                {
                     bytes += found + 1 - last.end;
                     last.end = found + 1;
                 }
@@ -44,6 +47,11 @@ pub(super) fn changed_ranges(
         }
     }
     Some(ranges)
+}
+
+/// Where two pages of so many bytes can differ at all, LSN and checksum aside.
+pub(super) fn anywhere(page_bytes: usize) -> [Range<usize>; 2] {
+    [4..LSN_FIELD.start, LSN_FIELD.end..page_bytes]
 }
 
 fn first_difference(before: &[u8], after: &[u8], within: Range<usize>) -> Option<usize> {
@@ -73,7 +81,8 @@ pub(super) fn encode_delta(
     ranges: &[Range<usize>],
 ) -> Vec<u8> {
     let count = u32::try_from(ranges.len()).expect("a page has at most 64 KiB");
-    let mut out = page.0.to_le_bytes().to_vec();
+    let mut out = Vec::with_capacity(delta_bytes(ranges));
+    out.extend_from_slice(&page.0.to_le_bytes());
     out.extend_from_slice(&base.0.to_le_bytes());
     out.extend_from_slice(&page::stored_crc(after).to_le_bytes());
     out.extend_from_slice(&count.to_le_bytes());

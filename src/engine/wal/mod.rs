@@ -90,7 +90,7 @@ mod window;
 pub(crate) use append::Appending;
 pub use archive::{ARCHIVE_DIR, ArchiveCursor};
 pub(crate) use delta::{PageReplay, apply_delta};
-pub(crate) use encode::{Form, Hole, commit_record_bytes, longest_zeros};
+pub(crate) use encode::{Change, Extent, Form, Hole, commit_record_bytes, longest_zeros};
 pub(crate) use export::{LogSegment, durable_segments, whole_records};
 pub(crate) use log::{Log, LogIdentity};
 pub use mark::write_mark;

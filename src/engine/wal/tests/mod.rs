@@ -143,7 +143,7 @@ fn encode_commit(
 ) -> (Vec<u8>, CommitPoint) {
     let forms: Vec<Form> = changes
         .iter()
-        .map(|change| Form::of(change.before, change.after))
+        .map(|change| Form::of(change.before, change.after, Extent::Anywhere))
         .collect();
     let pages = forms.iter().zip(changes.iter());
     let bytes: u64 = pages
