@@ -19,7 +19,8 @@ pub struct EngineOptions {
     /// Page size of a database that is made; an existing one keeps its own.
     pub page_size: PageSize,
     /// Bytes of page images to keep in memory: a quarter of it for the transaction that writes, the
-    /// rest for what is read and for what the live file does not hold yet. More goes to a spool file.
+    /// rest for what is read and for what the live file does not hold yet. What is read also has what the
+    /// transaction does not need. More goes to a spool file.
     pub cache_bytes: u64,
     /// Log bytes since the last checkpoint that start the next; so do changed pages that fill half of
     /// the memory for them. With `u64::MAX` none starts by itself.

@@ -9,12 +9,14 @@
 //! chain; if there is none, it is the live page. A version leaves its chain only when that rule gives
 //! the same answer without it, for every registered reader and every one still to come (E4).
 //!
-//! * E13 The images in memory stay within a bound. A version whose image leaves memory has a backing
+//! * E13 The images in memory stay within a bound. Clean pages may take what the transaction that writes does not
+//!   need of its own, and give it back before it is used. A version whose image leaves memory has a backing
 //!   that gives it again, the spool or the log; where no backing can be made, the image stays.
 //!
 //! Locking: one mutex per shard, held for hash look-ups and pointer copies, or for one pass over the
 //! shard's chains (`sweep`, `unwritten_pages`), never across I/O.
 
+mod clean;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -22,7 +24,7 @@ mod tests;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -33,9 +35,11 @@ use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::page::{PageBuf, PageNo, PageRef};
 
-use shard::{Shard, Victim};
+use shard::{Bound, Shard, Victim};
 
 const SHARD_COUNT: u64 = 64;
+/// Images that the transaction that writes has for itself, so that a short one takes nothing back.
+const NEVER_LENT: u64 = SHARD_COUNT;
 /// Fewest images that a shard keeps, whatever the bound.
 const SHARD_IMAGES_MIN: u64 = 2;
 /// Fewest old versions that are worth a sweep when a reader ends.
@@ -65,8 +69,9 @@ pub(crate) enum Lookup {
     Found(PageRef),
     /// In the backing of the version with this LSN; [`PageTable::load`] gets it.
     Backed(Arc<dyn Backing>, Lsn),
-    /// In the live file; pass the number to [`PageTable::fill`] with what was read.
-    Live(Generation),
+    /// In the live file; pass the number to [`PageTable::fill`] with what was read. The image, if there is one, is
+    /// memory to read into, which nobody else holds.
+    Live(Generation, Option<PageRef>),
 }
 
 /// Number of overwrites in a shard so far: a page read from the live file may be cached only if
@@ -98,7 +103,10 @@ impl Readers {
 #[derive(Debug)]
 pub(crate) struct PageTable {
     shards: Box<[Mutex<Shard>]>,
+    /// Images of each shard in its own right.
     shard_images_max: usize,
+    /// Images of each shard beside that; see [`PageTable::lend`].
+    shard_lent: AtomicUsize,
     /// Where images go that memory has no room for; `None` if the engine only reads.
     spool: Option<Arc<Spool>>,
     /// The spool refused an image, which is still in memory.
@@ -109,13 +117,14 @@ pub(crate) struct PageTable {
 }
 
 impl PageTable {
-    /// A table that keeps at most about `images_max` images in memory; others go to `spool`.
+    /// A table that keeps at most about `images_max` images in memory, and what it is lent; others go to `spool`.
     pub(crate) fn new(images_max: u64, spool: Option<Arc<Spool>>) -> Self {
         let shards = (0..SHARD_COUNT).map(|_| Mutex::default()).collect();
         let per_shard = (images_max / SHARD_COUNT).max(SHARD_IMAGES_MIN);
         Self {
             shards,
             shard_images_max: usize::try_from(per_shard).unwrap_or(usize::MAX),
+            shard_lent: AtomicUsize::new(0),
             spool,
             is_strained: AtomicBool::new(false),
             old_versions: AtomicU64::new(0),
@@ -126,6 +135,27 @@ impl PageTable {
     fn shard(&self, page: PageNo) -> &Mutex<Shard> {
         let index = page.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58;
         &self.shards[usize::try_from(index).expect("six bits")]
+    }
+
+    /// Loaded under a shard's lock, so that whoever comes there after [`PageTable::lend`] did goes by what it said.
+    fn bound(&self) -> Bound {
+        Bound {
+            own: self.shard_images_max,
+            lent: self.shard_lent.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Says that the transaction that writes needs at most `needed` of its `share` of images: clean pages may take the
+    /// rest until it is said otherwise. They are within it when this returns (E13).
+    pub(crate) fn lend(&self, share: u64, needed: u64) {
+        let rest = share.saturating_sub(needed.max(NEVER_LENT)) / SHARD_COUNT;
+        let rest = usize::try_from(rest).unwrap_or(usize::MAX);
+        if self.shard_lent.swap(rest, Ordering::Relaxed) > rest {
+            for shard in &self.shards {
+                let mut shard = shard.lock();
+                shard.evict_clean(self.bound());
+            }
+        }
     }
 
     /// Where the content of `page` at `at` is.
@@ -141,7 +171,7 @@ impl PageTable {
         let generation = Generation(shard.generation);
         match shard.clean_page(page, at) {
             Some(image) => Lookup::Found(image),
-            None => Lookup::Live(generation),
+            None => Lookup::Live(generation, shard.take_memory()),
         }
     }
 
@@ -154,12 +184,12 @@ impl PageTable {
         Ok(image)
     }
 
-    /// Caches a page read from the live file, unless one of its shard was overwritten since the
-    /// look-up that gave `generation`: then the bytes may be of the past.
+    /// Takes a page read from the live file into the cache, unless one of its shard was overwritten since
+    /// the look-up that gave `generation`: then the bytes may be of the past.
     pub(crate) fn fill(&self, page: PageNo, generation: Generation, image: PageRef) {
         self.bounded(page, |shard| {
             if Generation(shard.generation) == generation {
-                shard.keep_clean(page, image);
+                shard.fill(page, image, self.bound());
             }
         });
     }
@@ -268,7 +298,7 @@ impl PageTable {
         let victim = {
             let mut shard = place.lock();
             change(&mut shard);
-            shard.evict(self.shard_images_max)
+            shard.evict(self.bound())
         };
         if let Err(error) = self.relieve(place, victim)
             && !self.is_strained.swap(true, Ordering::Relaxed)
@@ -297,7 +327,7 @@ impl PageTable {
                     return Err(error);
                 }
             }
-            victim = shard.evict(self.shard_images_max);
+            victim = shard.evict(self.bound());
         }
         Ok(())
     }
@@ -313,13 +343,15 @@ impl PageTable {
     pub(crate) fn relieve_all(&self) -> Result<()> {
         self.is_strained.store(false, Ordering::Relaxed);
         let outcome = self.shards.iter().try_for_each(|place| {
-            let victim = place.lock().evict(self.shard_images_max);
+            let victim = place.lock().evict(self.bound());
             self.relieve(place, victim)
         });
         if outcome.is_err() {
             self.is_strained.store(true, Ordering::Relaxed);
-            let (versions, clean) = self.image_counts();
-            if versions + clean <= SHARD_COUNT * self.shard_images_max as u64 {
+            // The next transaction takes back what is lent, from clean pages.
+            let own = self.shard_images_max;
+            let images = |shard: &Mutex<Shard>| shard.lock().images_without_loan(own) as u64;
+            if self.shards.iter().map(images).sum::<u64>() <= SHARD_COUNT * own as u64 {
                 return Ok(());
             }
         }

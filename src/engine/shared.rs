@@ -64,7 +64,8 @@ impl Sizes {
         }
     }
 
-    /// Of an engine that writes: a quarter of the memory is for the transaction.
+    /// Of an engine that writes: a quarter of the memory is for the transaction, and lent to clean pages while it
+    /// does not need it.
     pub(crate) fn writing(options: &EngineOptions, page_size: PageSize) -> Self {
         let images = options.cache_bytes / u64::from(page_size.get());
         let table_images = images - images / 4;
@@ -250,6 +251,8 @@ impl Shared {
             page_size,
             ..
         } = header;
+        let table = PageTable::new(sizes.table_images, spool.clone());
+        table.lend(sizes.transaction_images, 0);
         Self {
             host: host.clone(),
             dir: dir.to_owned(),
@@ -264,7 +267,7 @@ impl Shared {
                 epoch,
             },
             log: None,
-            table: PageTable::new(sizes.table_images, spool.clone()),
+            table,
             spool,
             sizes,
             registry: ReaderRegistry::new(point),
@@ -292,17 +295,22 @@ impl Shared {
         // in its chain (E5), where the next look finds it. A checkpoint can pass twice at most
         // between two looks of one reader, unless the reader sleeps; a few tries are plenty.
         for _ in 0..8 {
-            let generation = match self.table.lookup(page, at) {
+            let (generation, memory) = match self.table.lookup(page, at) {
                 Lookup::Found(image) => return Ok(image),
                 Lookup::Backed(backing, lsn) => return self.table.load(page, lsn, &*backing),
-                Lookup::Live(generation) => generation,
+                Lookup::Live(generation, memory) => (generation, memory),
             };
-            let mut image = PageBuf::zeroed(self.page_size);
+            let new = || Arc::new(PageBuf::zeroed(self.page_size));
+            let mut image = memory.unwrap_or_else(new);
+            let bytes = Arc::get_mut(&mut image).expect("nobody else holds it");
             let offset = offset_of(self.page_size, page)?;
-            let found = os::read_up_to(&*self.data, &mut image, offset).map_err(
-                EngineError::io_at("read", FileRole::PageFile, &self.data_path),
-            )?;
+            let found = os::read_up_to(&*self.data, bytes, offset).map_err(EngineError::io_at(
+                "read",
+                FileRole::PageFile,
+                &self.data_path,
+            ))?;
             self.counters.pages_read.fetch_add(1, Ordering::Relaxed);
+            // The memory has had another page: what was not read over must be seen by nobody.
             let checked = if found < image.len() {
                 Err(PageFault::Short { found })
             } else {
@@ -310,7 +318,6 @@ impl Shared {
             };
             match checked {
                 Ok(()) => {
-                    let image = Arc::new(image);
                     self.table.fill(page, generation, image.clone());
                     return Ok(image);
                 }

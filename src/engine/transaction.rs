@@ -426,10 +426,12 @@ impl WriteTransaction {
 impl Drop for WriteTransaction {
     fn drop(&mut self) {
         self.set = None;
-        if let Some(spool) = &self.shared.spool {
+        let shared = &self.shared;
+        shared.table.lend(shared.sizes.transaction_images, 0);
+        if let Some(spool) = &shared.spool {
             spool.give_back();
         }
-        self.shared.writer.free();
+        shared.writer.free();
     }
 }
 

@@ -22,6 +22,9 @@ use crate::page::{PageBuf, PageKind, PageMap, PageNo, PageRef, PageSize};
 /// Fewest pages of a transaction that stay in memory, whatever the bound.
 const IMAGES_MIN: u64 = 16;
 
+/// So many images more are taken back from the page table at once.
+const CLAIM: u64 = 64;
+
 /// The image of a changed page as it will be committed; LSN and checksum are not set yet.
 #[derive(Clone, Debug)]
 pub(crate) enum After {
@@ -77,6 +80,8 @@ pub(crate) struct WriteSet {
     images: u64,
     /// Who may want what was committed, as of the first change.
     readers: OnceCell<Readers>,
+    /// How many there may be before the page table must give back more of what it was lent.
+    claimed: u64,
 }
 
 impl WriteSet {
@@ -90,6 +95,7 @@ impl WriteSet {
             clock: VecDeque::new(),
             images: 0,
             readers: OnceCell::new(),
+            claimed: CLAIM,
         }
     }
 
@@ -156,7 +162,18 @@ impl WriteSet {
             changed.after = After::Spooled(slot, hole);
             changed.before = None;
         }
+        self.claim();
         Ok(())
+    }
+
+    /// E13: the page table has none of the memory that two images more need. The end of the transaction gives
+    /// it back.
+    fn claim(&mut self) {
+        let share = self.shared.sizes.transaction_images;
+        if self.images + 2 > self.claimed && self.claimed < share {
+            self.claimed += CLAIM;
+            self.shared.table.lend(share, self.claimed);
+        }
     }
 
     /// A page that this transaction gives its whole content, whatever it held.

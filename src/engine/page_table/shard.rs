@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::clean::CleanPages;
 use crate::engine::page_table::{Backing, Content, Readers};
 use crate::engine::wal::Change;
 use crate::lsn::Lsn;
@@ -11,6 +12,39 @@ use crate::page::{PageMap, PageNo, PageRef};
 
 /// The part of a shard's images that clean pages may take even where versions want it.
 const CLEAN_PART: usize = 4;
+/// Fewest images of a shard of which one may be a spare.
+const SPARE_FROM: usize = 8;
+
+/// How many images a shard may have in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Bound {
+    /// Of versions and clean pages.
+    pub(super) own: usize,
+    /// More clean pages, while nobody else needs the memory.
+    pub(super) lent: usize,
+}
+
+impl Bound {
+    /// All of them.
+    pub(super) fn images(self) -> usize {
+        self.own.saturating_add(self.lent)
+    }
+
+    /// Whether one of them may be a spare.
+    fn has_spare(self) -> bool {
+        self.own >= SPARE_FROM
+    }
+
+    /// Versions and clean pages, without the spare.
+    fn kept_max(self) -> usize {
+        self.versions_max().saturating_add(self.lent)
+    }
+
+    /// Of those in its own share.
+    fn versions_max(self) -> usize {
+        self.own - usize::from(self.has_spare())
+    }
+}
 
 /// One committed image of a page. At least one of `image` and `backing` is there.
 #[derive(Debug)]
@@ -56,12 +90,6 @@ struct Chain {
     is_overwriting: bool,
 }
 
-#[derive(Debug)]
-struct CleanPage {
-    image: PageRef,
-    referenced: bool,
-}
-
 /// A version's image that must get a backing before it leaves memory.
 #[derive(Debug)]
 pub(super) struct Victim {
@@ -74,8 +102,7 @@ pub(super) struct Victim {
 #[derive(Debug, Default)]
 pub(super) struct Shard {
     chains: PageMap<Chain>,
-    clean: PageMap<CleanPage>,
-    clean_clock: VecDeque<PageNo>,
+    clean: CleanPages,
     /// Versions with an image in memory, oldest first; some are gone meanwhile.
     version_clock: VecDeque<(PageNo, Lsn)>,
     /// Versions with an image in memory.
@@ -100,12 +127,12 @@ impl Shard {
 
     /// The clean page, unless it is newer than `at`.
     pub(super) fn clean_page(&mut self, page: PageNo, at: Lsn) -> Option<PageRef> {
-        let clean = self.clean.get_mut(&page)?;
-        if clean.image.lsn() > at {
-            return None;
-        }
-        clean.referenced = true;
-        Some(clean.image.clone())
+        self.clean.get(page, at)
+    }
+
+    /// See [`CleanPages::take_memory`].
+    pub(super) fn take_memory(&mut self) -> Option<PageRef> {
+        self.clean.take_memory()
     }
 
     /// LSN of the live page, as far as this incarnation wrote it, and whether it is being overwritten.
@@ -137,7 +164,7 @@ impl Shard {
         content: Content,
         change: Option<Change>,
     ) {
-        self.clean.remove(&page);
+        self.clean.forget(page);
         let version = Version::new(lsn, content, change);
         self.note_image(page, &version);
         let versions = &mut self.chains.entry(page).or_default().versions;
@@ -205,16 +232,18 @@ impl Shard {
         chain.is_overwriting = false;
     }
 
+    /// Keeps the live page, which was just written.
     pub(super) fn keep_clean(&mut self, page: PageNo, image: PageRef) {
-        if let Some(clean) = self.clean.get_mut(&page) {
-            clean.image = image;
-            return;
-        }
-        let referenced = false;
-        self.clean.insert(page, CleanPage { image, referenced });
-        self.clean_clock.push_back(page);
-        if self.clean_clock.len() > 2 * self.clean.len() + 64 {
-            self.clean_clock = self.clean.keys().copied().collect();
+        self.clean.keep(page, image);
+    }
+
+    /// Takes the live page, which was just read: whether it stays is for [`CleanPages`] to say where memory is full.
+    pub(super) fn fill(&mut self, page: PageNo, image: PageRef, bound: Bound) {
+        let kept = self.version_images + self.clean.kept_count();
+        if bound.has_spare() && kept >= bound.kept_max() {
+            self.clean.judge(page, image, bound.images());
+        } else {
+            self.clean.keep(page, image);
         }
     }
 
@@ -252,13 +281,15 @@ impl Shard {
         }
     }
 
-    /// Lets images go until at most `images_max` are left. Gives one that needs a backing first; the
-    /// caller answers with [`Shard::back`] or [`Shard::stay`].
-    pub(super) fn evict(&mut self, images_max: usize) -> Option<Victim> {
-        while self.version_images + self.clean.len() > images_max {
-            if self.clean.len() > images_max / CLEAN_PART {
-                self.evict_clean();
-                continue;
+    /// Lets images go until they are within `bound`. Gives one that needs a backing first; the caller answers with
+    /// [`Shard::back`] or [`Shard::stay`].
+    pub(super) fn evict(&mut self, bound: Bound) -> Option<Victim> {
+        loop {
+            self.evict_clean(bound);
+            // What is lent is not for versions: that it is wanted back must not send them to the spool.
+            let clean = self.clean.kept_count().min(bound.own / CLEAN_PART);
+            if self.version_images + clean <= bound.versions_max() {
+                return None;
             }
             let (page, lsn) = self.version_clock.pop_front()?;
             let Some(version) = self.version(page, lsn) else {
@@ -278,22 +309,14 @@ impl Shard {
                 return Some(Victim { page, lsn, image });
             }
         }
-        None
     }
 
-    /// Drops the clean page that was not used for longest, about.
-    fn evict_clean(&mut self) {
-        while let Some(victim) = self.clean_clock.pop_front() {
-            match self.clean.get_mut(&victim) {
-                Some(clean) if clean.referenced => {
-                    clean.referenced = false;
-                    self.clean_clock.push_back(victim);
-                }
-                _ => {
-                    self.clean.remove(&victim);
-                    return;
-                }
-            }
+    /// Lets clean pages go until all images are within `bound`, but for the part that versions cannot take from them.
+    pub(super) fn evict_clean(&mut self, bound: Bound) {
+        while self.version_images + self.clean.kept_count() > bound.kept_max()
+            && self.clean.kept_count() > bound.own / CLEAN_PART
+        {
+            self.clean.evict(bound.has_spare());
         }
     }
 
@@ -323,12 +346,19 @@ impl Shard {
     /// Entries of both clocks.
     #[cfg(test)]
     pub(super) fn clock_hands(&self) -> usize {
-        self.clean_clock.len() + self.version_clock.len()
+        self.clean.clock_hands() + self.version_clock.len()
     }
 
     /// Images in memory: (in chains, clean).
     pub(super) fn image_counts(&self) -> (u64, u64) {
-        (self.version_images as u64, self.clean.len() as u64)
+        (self.version_images as u64, self.clean.image_count() as u64)
+    }
+
+    /// Images that are in memory when it has only `own` ones and clean pages have made room.
+    pub(super) fn images_without_loan(&self, own: usize) -> usize {
+        let clean = self.clean.image_count();
+        let least = self.version_images + clean.min(own / CLEAN_PART);
+        (self.version_images + clean).min(own.max(least))
     }
 
     /// Keeps rule E4 for one chain.

@@ -26,7 +26,7 @@ fn lsn_at(table: &PageTable, at: u64) -> Option<u64> {
     match table.lookup(P, Lsn(at)) {
         Lookup::Found(page) => Some(page.lsn().0),
         Lookup::Backed(backing, lsn) => Some(backing.load(P, lsn).unwrap().lsn().0),
-        Lookup::Live(_) => None,
+        Lookup::Live(..) => None,
     }
 }
 
@@ -156,7 +156,7 @@ fn version_in_the_live_file_stays_while_it_is_overwritten() {
 #[test]
 fn fill_after_an_overwrite_is_dropped() {
     let table = PageTable::new(64, None);
-    let Lookup::Live(generation) = table.lookup(P, Lsn(100)) else {
+    let Lookup::Live(generation, _) = table.lookup(P, Lsn(100)) else {
         panic!("nothing is there")
     };
     publish(&table, 10, &readers(&[], 10));
@@ -186,10 +186,122 @@ fn clean_pages_stay_within_their_bound() {
     let table = PageTable::new(0, None);
     for number in 0..10_000 {
         let page = PageNo(number);
-        let Lookup::Live(generation) = table.lookup(page, Lsn::MAX) else {
+        let Lookup::Live(generation, _) = table.lookup(page, Lsn::MAX) else {
             continue;
         };
         table.fill(page, generation, image(1));
     }
     assert!(table.image_counts().1 <= 64 * 4);
+}
+
+/// A table of 16 images a shard, and a page of the shard of `P` that was not asked for yet with every call.
+fn roomy() -> (PageTable, impl FnMut() -> PageNo) {
+    let table = PageTable::new(64 * 16, None);
+    let place = std::ptr::from_ref(table.shard(P));
+    let neighbours: Vec<PageNo> = (10..100_000)
+        .map(PageNo)
+        .filter(|page| std::ptr::from_ref(table.shard(*page)) == place)
+        .collect();
+    let mut neighbours = neighbours.into_iter();
+    (table, move || neighbours.next().unwrap())
+}
+
+/// Looks for `page` and reads it as of LSN `lsn` where it is not there; whether it was.
+fn touch(table: &PageTable, page: PageNo, lsn: u64) -> bool {
+    match table.lookup(page, Lsn::MAX) {
+        Lookup::Live(generation, memory) => {
+            assert!(memory.is_none_or(|mut memory| Arc::get_mut(&mut memory).is_some()));
+            table.fill(page, generation, image(lsn));
+            false
+        }
+        _ => true,
+    }
+}
+
+#[test]
+fn pages_read_once_push_out_none_that_is_read_again() {
+    let (table, mut next) = roomy();
+    let kept: Vec<PageNo> = (0..15).map(|_| next()).collect();
+    for page in &kept {
+        assert!(!touch(&table, *page, 1));
+    }
+    for _ in 0..1000 {
+        assert!(!touch(&table, next(), 1));
+    }
+    assert!(kept.iter().all(|page| touch(&table, *page, 1)));
+    assert!(!touch(&table, P, 1));
+    assert!(touch(&table, P, 1), "until another page is read");
+    assert!(!touch(&table, next(), 1));
+    assert!(!touch(&table, P, 1), "its memory was used");
+    for _ in 0..10 {
+        assert!(!touch(&table, next(), 1));
+        assert!(touch(&table, P, 1), "it was read twice");
+    }
+    assert_eq!(table.image_counts(), (0, 16));
+}
+
+/// E3: what the live file held before an overwrite is not what it holds.
+#[test]
+fn spare_is_not_the_page_any_more_once_that_was_overwritten() {
+    let (table, mut next) = roomy();
+    for _ in 0..15 {
+        touch(&table, next(), 1);
+    }
+    touch(&table, P, 3);
+    assert_eq!(lsn_at(&table, 100), Some(3));
+    let all = readers(&[], 10);
+    publish(&table, 10, &all);
+    table.begin_overwrite(P, Lsn(10), &all);
+    table.written(P, image(10), &all);
+    assert_eq!(lsn_at(&table, 100), Some(10));
+    // Writing pushes it out and needs no memory to read into.
+    for _ in 0..40 {
+        let page = next();
+        table.publish(page, Lsn(10), Content::Image(image(10)), None, &all);
+        table.begin_overwrite(page, Lsn(10), &all);
+        table.written(page, image(10), &all);
+    }
+    assert_eq!(lsn_at(&table, 100), None);
+}
+
+/// E3: nobody reads into memory that somebody looks at.
+#[test]
+fn memory_of_a_page_that_is_held_is_not_given_away() {
+    let (table, mut next) = roomy();
+    for _ in 0..15 {
+        touch(&table, next(), 1);
+    }
+    touch(&table, P, 3);
+    let Lookup::Found(held) = table.lookup(P, Lsn::MAX) else {
+        panic!("it was read last")
+    };
+    assert!(matches!(
+        table.lookup(next(), Lsn::MAX),
+        Lookup::Live(_, None)
+    ));
+    drop(held);
+    assert!(matches!(
+        table.lookup(next(), Lsn::MAX),
+        Lookup::Live(_, Some(_))
+    ));
+}
+
+/// E13: what was lent is given back before the lender uses it, and no version goes to the spool for that.
+#[test]
+fn clean_pages_give_back_what_they_were_lent() {
+    let table = PageTable::new(64 * 16, None);
+    let read_all = || {
+        for page in 0..10_000 {
+            touch(&table, PageNo(page), 1);
+        }
+        table.image_counts().1
+    };
+    assert_eq!(read_all(), 64 * 16);
+    table.lend(64 * 8, 0);
+    assert_eq!(read_all(), 64 * (16 + 7), "a part is never lent");
+    table.lend(64 * 8, 64 * 5);
+    assert_eq!(table.image_counts().1, 64 * (16 + 3));
+    assert_eq!(read_all(), 64 * (16 + 3));
+    table.lend(64 * 8, 64 * 8);
+    assert_eq!(table.image_counts().1, 64 * 16);
 }

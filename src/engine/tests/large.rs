@@ -100,6 +100,38 @@ fn transaction_larger_than_memory_commits_and_survives() {
     }
 }
 
+/// E13: clean pages take what the transaction does not need of its quarter, and no more.
+#[test]
+fn readers_use_the_memory_of_a_transaction_that_needs_none() {
+    const IMAGES: u64 = 1024;
+    let simulated = Host::simulated(24);
+    let options = EngineOptions {
+        cache_bytes: IMAGES * 4096,
+        ..options()
+    };
+    let engine = Engine::open(&simulated.host, Path::new(DIR), &options, None).unwrap();
+    let mut model = Model::new();
+    put_many(&engine, &mut model, 1, 4000);
+    engine.checkpoint().unwrap();
+    let images_after_reading = || {
+        assert!(contents(&engine.begin_read()) == model);
+        let stats = engine.stats();
+        (stats.version_bytes + stats.cache_bytes) / stats.page_size
+    };
+    let most = images_after_reading();
+    assert!(most > IMAGES * 7 / 8 && most <= IMAGES, "{most}");
+    let mut write = engine.begin_write().unwrap();
+    for number in 0..4000 {
+        let key = format!("key {number:05}").into_bytes();
+        write.put("t", &key, &[1; 1400]).unwrap();
+    }
+    let least = images_after_reading();
+    assert!(least <= IMAGES * 3 / 4, "{least}");
+    write.rollback();
+    assert_eq!(images_after_reading(), most);
+    assert_sound(&engine);
+}
+
 /// E12: what a rolled back transaction and a checkpoint free in the spool is free on the disk too.
 #[test]
 fn space_of_the_spool_is_given_back() {
