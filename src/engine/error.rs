@@ -28,6 +28,8 @@ pub enum FileRole {
     PinIndex,
     /// A file below `changes/`.
     Summary,
+    /// No file: a page image that the engine was about to write.
+    Memory,
 }
 
 impl std::fmt::Display for FileRole {
@@ -41,6 +43,7 @@ impl std::fmt::Display for FileRole {
             Self::ShadowSlots => "shadow/slots",
             Self::PinIndex => "a pin's index",
             Self::Summary => "a summary of changed pages",
+            Self::Memory => "the engine's memory",
         })
     }
 }

@@ -40,6 +40,8 @@ use shard::{Bound, Shard, Victim};
 const SHARD_COUNT: u64 = 64;
 /// Images that the transaction that writes has for itself, so that a short one takes nothing back.
 const NEVER_LENT: u64 = SHARD_COUNT;
+/// More differences than this are not remembered: they would take memory, and a copy of the page hardly more time.
+const RANGES_MAX: usize = 32;
 /// Fewest images that a shard keeps, whatever the bound.
 const SHARD_IMAGES_MIN: u64 = 2;
 /// Fewest old versions that are worth a sweep when a reader ends.
@@ -146,11 +148,17 @@ impl PageTable {
     }
 
     /// Says that the transaction that writes needs at most `needed` of its `share` of images: clean pages may take the
-    /// rest until it is said otherwise. They are within it when this returns (E13).
+    /// rest until it is said otherwise. They are within it when this returns (E13). Only whoever has the writer slot
+    /// says so.
     pub(crate) fn lend(&self, share: u64, needed: u64) {
         let rest = share.saturating_sub(needed.max(NEVER_LENT)) / SHARD_COUNT;
         let rest = usize::try_from(rest).unwrap_or(usize::MAX);
-        if self.shard_lent.swap(rest, Ordering::Relaxed) > rest {
+        let before = self.shard_lent.load(Ordering::Relaxed);
+        if before == rest {
+            return;
+        }
+        self.shard_lent.store(rest, Ordering::Relaxed);
+        if before > rest {
             for shard in &self.shards {
                 let mut shard = shard.lock();
                 shard.evict_clean(self.bound());
@@ -204,6 +212,7 @@ impl PageTable {
         change: Option<Change>,
         readers: &Readers,
     ) {
+        let change = change.filter(|change| change.ranges.len() <= RANGES_MAX);
         self.change(page, |shard| {
             shard.add_newest(page, lsn, content, change);
             shard.trim(page, readers);

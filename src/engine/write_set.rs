@@ -3,9 +3,9 @@
 //! Those that memory has no room for wait in the spool. Such a page is logged as a full image, since
 //! what it was before is not kept beside it.
 
-use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::codec;
@@ -79,7 +79,7 @@ pub(crate) struct WriteSet {
     /// Images of `changed` in memory.
     images: u64,
     /// Who may want what was committed, as of the first change.
-    readers: OnceCell<Readers>,
+    readers: OnceLock<Readers>,
     /// How many there may be before the page table must give back more of what it was lent.
     claimed: u64,
 }
@@ -94,7 +94,7 @@ impl WriteSet {
             changed: PageMap::default(),
             clock: VecDeque::new(),
             images: 0,
-            readers: OnceCell::new(),
+            readers: OnceLock::new(),
             claimed: CLAIM,
         }
     }
@@ -143,7 +143,7 @@ impl WriteSet {
         let images_max = self.shared.sizes.transaction_images.max(IMAGES_MIN);
         while self.images + 2 > images_max {
             let Some(page) = self.clock.pop_front() else {
-                return Ok(());
+                break;
             };
             let Some(changed) = self.changed.get_mut(&page) else {
                 continue;

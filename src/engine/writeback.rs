@@ -96,6 +96,7 @@ impl Writeback<'_> {
                 Some(image.map(|image| (page, image)))
             })
             .collect::<Result<_>>()?;
+        check_sums(&images, target)?;
         if let Some(sink) = self.sink {
             let first = pages.first().copied().unwrap_or_default();
             let keep = sink.before_overwrite(pages, self.live);
@@ -166,6 +167,20 @@ impl Writeback<'_> {
         };
         written.map_err(EngineError::io("write", FileRole::PageFile))
     }
+}
+
+/// What is written here, the log gives no more once the checkpoint is through. A page is sealed by what changed
+/// in it alone, so that its checksum tells of what went wrong in memory since it was last read.
+///
+/// Errors: `Page`; then nothing of the batch is written, and the log stays.
+fn check_sums(images: &[(PageNo, PageRef)], target: Lsn) -> Result<()> {
+    images.iter().try_for_each(|(page, image)| {
+        page::check(image, *page, target).map_err(|fault| EngineError::Page {
+            file: FileRole::Memory,
+            page: *page,
+            fault,
+        })
+    })
 }
 
 /// Offset of a page in bytes. Errors: `Exhausted` where it cannot be numbered.

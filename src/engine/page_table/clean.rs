@@ -1,15 +1,18 @@
 //! The clean pages of a shard: what the live file holds too, kept for those who read it again.
 //!
 //! ```text
-//! read --> spare ------- read once more --------> kept --> not looked up for a round of the clock --> gone
-//!            |             ^
-//!            +--> ghost ---+
+//! read --> spare --> its memory is used --> ghost --> read once more --> kept
+//!                                             |                           |
+//!                            another page has its place      not looked up for a round of the clock
+//!                                             v                           v
+//!                                            gone                     the spare's memory
 //! ```
 //!
 //! Where memory has room, and of inner nodes, every page is kept. Elsewhere a page that is read for the first
 //! time would push out one that was read more often: it stays only until its memory takes the next
 //! page, and a ghost, its number alone, for longer. So a scan leaves the cache as it is, and most pages are
-//! read into memory that the processor's caches still hold.
+//! read into memory that the processor's caches still hold. The price: a page that is wanted twice and then no
+//! more is read twice.
 
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
@@ -41,6 +44,8 @@ pub(super) struct CleanPages {
     spare: Option<Spare>,
     /// Each at the place that its hash gives it; empty until memory has no room.
     ghosts: Vec<PageNo>,
+    /// State of the coin that ghosts are tossed for.
+    coin: u64,
 }
 
 impl CleanPages {
@@ -115,11 +120,11 @@ impl CleanPages {
     }
 
     /// Takes a page that was read where memory has no room, and keeps it if it is worth that. Shape: the shard has
-    /// `images_max` images, of which one may be the spare.
-    pub(super) fn judge(&mut self, page: PageNo, image: PageRef, images_max: usize) {
+    /// `images` images in its own right, of which one may be the spare.
+    pub(super) fn judge(&mut self, page: PageNo, image: PageRef, images: usize) {
         if image.kind() == Some(PageKind::Inner)
             || self.kept.contains_key(&page)
-            || self.was_ghost(page, images_max)
+            || self.was_ghost(page, images)
         {
             self.keep(page, image);
             // Or the clock would take it before pages that were all looked up since it came by.
@@ -132,10 +137,12 @@ impl CleanPages {
         }
     }
 
-    /// Whether `page` was read not long ago; from here on it was, if it was not.
-    fn was_ghost(&mut self, page: PageNo, images_max: usize) -> bool {
+    /// Whether `page` was read not long ago; from here on it was, if it was not, and its place is free. Of two pages
+    /// with one place the coin says which stays: if the later one always did, pages that are read in turn, each more
+    /// often than what is kept, would drive each other out for ever.
+    fn was_ghost(&mut self, page: PageNo, images: usize) -> bool {
         if self.ghosts.is_empty() {
-            let count = (images_max / 2).next_power_of_two();
+            let count = (images / 2).next_power_of_two();
             self.ghosts = vec![PageNo::default(); count];
         }
         let mask = self.ghosts.len() as u64 - 1;
@@ -143,8 +150,17 @@ impl CleanPages {
         let Some(ghost) = place.ok().and_then(|place| self.ghosts.get_mut(place)) else {
             return false;
         };
-        let was_ghost = *ghost == page;
-        *ghost = if was_ghost { PageNo::default() } else { page };
+        let (none, was_ghost) = (PageNo::default(), *ghost == page);
+        if was_ghost {
+            *ghost = none;
+        } else {
+            // Knuth's generator: a run is as the one before.
+            self.coin = self.coin.wrapping_mul(6_364_136_223_846_793_005);
+            self.coin = self.coin.wrapping_add(1_442_695_040_888_963_407);
+            if *ghost == none || self.coin >> 63 == 1 {
+                *ghost = page;
+            }
+        }
         was_ghost
     }
 

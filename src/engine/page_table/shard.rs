@@ -25,11 +25,6 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// All of them.
-    pub(super) fn images(self) -> usize {
-        self.own.saturating_add(self.lent)
-    }
-
     /// Whether one of them may be a spare.
     fn has_spare(self) -> bool {
         self.own >= SPARE_FROM
@@ -241,7 +236,7 @@ impl Shard {
     pub(super) fn fill(&mut self, page: PageNo, image: PageRef, bound: Bound) {
         let kept = self.version_images + self.clean.kept_count();
         if bound.has_spare() && kept >= bound.kept_max() {
-            self.clean.judge(page, image, bound.images());
+            self.clean.judge(page, image, bound.own);
         } else {
             self.clean.keep(page, image);
         }

@@ -1,7 +1,9 @@
 //! Values that are overwritten in place, again and again: pages that are made of those that they replace.
 
 use super::*;
-use crate::engine::page_table::Lookup;
+use crate::engine::error::FileRole;
+use crate::engine::page_table::{Content, Lookup};
+use crate::lsn::Lsn;
 
 const KEYS: u64 = 120;
 
@@ -92,4 +94,52 @@ fn image_that_nobody_reads_any_more_becomes_the_next_one() {
     (8..12).for_each(set);
     assert_eq!(reader.get("t", b"key").unwrap(), Some(vec![7; 50]));
     assert_ne!(root(), before);
+}
+
+/// What went wrong in memory does not get into the live file, and the log that has it right stays.
+#[test]
+fn page_whose_sum_is_wrong_is_not_written() {
+    let simulated = Host::simulated(3);
+    let engine = open(&simulated.host).unwrap();
+    let mut write = engine.begin_write().unwrap();
+    write.put("t", b"key", b"value").unwrap();
+    write.commit().unwrap();
+    let stats = engine.stats();
+    let (page, lsn) = (PageNo(stats.page_count - 1), Lsn(stats.lsn + 1));
+    let table = &engine.shared.table;
+    let sound = table.unwritten(page, lsn).unwrap().unwrap();
+    let mut broken = (*sound).clone();
+    broken.seal(lsn);
+    let last = broken.len() - 1;
+    broken[last] ^= 1;
+    let readers = engine.shared.registry.snapshot();
+    table.publish(page, lsn, Content::Image(Arc::new(broken)), None, &readers);
+    let mut write = engine.begin_write().unwrap();
+    write.put("u", b"key", b"value").unwrap();
+    write.commit().unwrap();
+    let log_bytes = engine.stats().wal_bytes;
+    let error = engine.checkpoint().unwrap_err();
+    assert!(
+        matches!(&error, EngineError::Page { file: FileRole::Memory, page: found, .. } if *found == page),
+        "{error}"
+    );
+    assert!(engine.stats().wal_bytes >= log_bytes);
+    drop(engine);
+    let engine = open(&simulated.process_crash().host).unwrap();
+    let read = engine.begin_read();
+    assert_eq!(
+        read.get("t", b"key").unwrap().as_deref(),
+        Some(&b"value"[..])
+    );
+    assert_sound(&engine);
+}
+
+/// An application may look at a transaction from several threads.
+#[test]
+fn transactions_can_be_shared_among_threads() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<ReadTransaction>();
+    is_shared::<WriteTransaction>();
+    is_shared::<Range<'_>>();
+    is_shared::<Keys<'_>>();
 }

@@ -11,6 +11,7 @@ use crate::page::{self, LSN_FIELD, PageBuf, PageNo};
 
 /// Equal bytes between two changes that are worth a range of their own.
 const GAP_BYTES: usize = 16;
+
 /// The ranges in which `after` differs from `before`, LSN and checksum aside: they follow from the commit. Bytes
 /// outside of `within` are not looked at and have not changed. `None` as soon as the record of the ranges would have
 /// more than `payload_bytes_max` bytes.

@@ -165,7 +165,7 @@ mod tests {
                 // What is written where something is written already is often the same.
                 let end = (offset + bytes).min(after.len());
                 let place = after.get(offset..end).unwrap_or_default();
-                let new: Vec<u8> = place.iter().map(|byte| byte | (step & 1)).collect();
+                let new: Vec<u8> = place.iter().map(|byte| byte ^ (step & 3)).collect();
                 codec::put(&mut after, offset, &new);
                 extent.add(offset..end);
             }
