@@ -107,6 +107,12 @@ faults! {
     FailedSyncForgotten = "failed-sync-forgotten",
     /// The directory entry of a new segment is not synced.
     SegmentNameUnsynced = "segment-name-unsynced",
+    /// An old segment is overwritten before its new name, which says that it is none, is durable.
+    SpareNameUnsynced = "spare-name-unsynced",
+    /// An old segment is made the next one before its new header is durable.
+    SpareHeaderUnsynced = "spare-header-unsynced",
+    /// Where an old segment could not be made the next one, its old records stay in it.
+    AbandonedUncut = "abandoned-uncut",
     /// Records are checked without the salt of their segment, so that an old tail passes.
     SaltNotMixed = "salt-not-mixed",
     /// What a failed append left is not cut back.

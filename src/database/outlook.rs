@@ -118,10 +118,13 @@ impl Room {
     }
 }
 
-/// Bytes that the log may still take. What is kept for an archive alone goes first, and ends no pin.
+/// Bytes that the log may still take. What is kept for an archive alone, or to be used again, goes first, and
+/// ends no pin.
 fn log_left(stats: &EngineStats, log_bytes_max: u64) -> u64 {
-    let needed = stats.wal_bytes.saturating_sub(stats.log_kept_bytes);
-    log_bytes_max.saturating_sub(needed)
+    let first = stats
+        .log_kept_bytes
+        .saturating_add(stats.log_reusable_bytes);
+    log_bytes_max.saturating_sub(stats.wal_bytes.saturating_sub(first))
 }
 
 /// Bytes of the images that a pin keeps, those that it shares included.
@@ -133,12 +136,13 @@ pub(super) fn shadow_bytes(pin: &HeldPin) -> u64 {
 mod tests {
     use super::*;
 
-    /// What is kept for an archive alone takes nothing of the room that a pin has in the log.
+    /// What is kept for an archive alone, or to be used again, takes nothing of the room that a pin has in the log.
     #[test]
-    fn log_that_is_kept_for_an_archive_leaves_its_room() {
+    fn log_that_goes_first_leaves_its_room() {
         let stats = EngineStats {
             wal_bytes: 90,
-            log_kept_bytes: 80,
+            log_kept_bytes: 50,
+            log_reusable_bytes: 30,
             ..EngineStats::default()
         };
         assert_eq!(log_left(&stats, 100), 90);

@@ -75,13 +75,19 @@ impl Shared {
     ///
     /// Errors: as for [`Shared::checkpoint`].
     pub(crate) fn shorten_log(&self) -> Result<()> {
-        // What is kept for an archive alone is no reason to wait.
+        // What is kept for an archive alone, or to be used again, is no reason to wait.
         self.log()?.shed_above_limit()?;
         let relieve = || {
             let sink = self.sink.as_deref();
             sink.is_some_and(|sink| sink.relieve(Pressure::LogFull))
         };
-        while self.checkpoint_if_too_long()?.is_held && self.is_log_too_long()? && relieve() {}
+        while self.checkpoint_if_too_long()?.is_held {
+            // It may have put a segment aside, too.
+            self.log()?.shed_above_limit()?;
+            if !self.is_log_too_long()? || !relieve() {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -98,6 +104,7 @@ impl Shared {
     pub(crate) fn free_log(&self) -> Result<bool> {
         let log = self.log()?;
         let before = log.bytes();
+        log.forgo_spare();
         // Waits for one that runs.
         let mut fixed = self.checkpoint_lock.lock();
         if fixed.is_some() {
@@ -216,13 +223,13 @@ impl Shared {
                 log.append_note(RecordKind::CheckpointEnd, &target.lsn.0.to_le_bytes())
             })
         };
-        let before = log.bytes();
+        let before = log.segment_bytes();
         // On a full disk this is what makes room, so it does not depend on the note.
         log.remove_before(log_start)?;
         noted?;
         self.table.sweep(&self.registry.snapshot());
         self.counters.checkpoints.fetch_add(1, Ordering::Relaxed);
-        let log_bytes_freed = before.saturating_sub(log.bytes());
+        let log_bytes_freed = before.saturating_sub(log.segment_bytes());
         Ok(CheckpointReport {
             pages_written: written.pages,
             log_bytes_freed,

@@ -154,6 +154,8 @@ pub struct EngineStats {
     pub log_durable: u64,
     /// Bytes of it that are kept for an archive alone.
     pub log_kept_bytes: u64,
+    /// Bytes of it that wait to be used again, and go before anything ends for want of room.
+    pub log_reusable_bytes: u64,
     /// Bytes of page images in memory that the live file does not hold.
     pub version_bytes: u64,
     /// Bytes of clean pages in memory.
@@ -338,6 +340,11 @@ impl Engine {
             wal_bytes: self.shared.log.as_deref().map_or(0, wal::Log::bytes),
             log_durable: self.shared.log.as_deref().map_or(0, |log| log.durable().0),
             log_kept_bytes: self.shared.log.as_deref().map_or(0, wal::Log::kept_bytes),
+            log_reusable_bytes: self
+                .shared
+                .log
+                .as_deref()
+                .map_or(0, wal::Log::reusable_bytes),
             version_bytes: versions * page_size,
             cache_bytes: clean * page_size,
             spool_bytes: self.shared.table.spool_bytes(),
@@ -351,7 +358,9 @@ impl Shared {
     fn close(&self) -> Result<()> {
         if self.checkpoint()?.is_held {
             *self.is_poison_told.lock() = true;
-            self.log()?.poison("the database is closed");
+            let log = self.log()?;
+            log.poison("the database is closed");
+            log.forgo_spare();
             return Ok(());
         }
         // What stays for an archive is whole up to the end that the header is about to name (LA1).

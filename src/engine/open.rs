@@ -150,7 +150,7 @@ impl Engine {
         };
         let log = start_log(host, dir, &header, identity, &mut recovered)?;
         let reading = Shared::reading(host, dir, data, header, recovered.point, sizes, spool);
-        let log = Arc::new(log.kept_for_archives(dir, options));
+        let log = Arc::new(log.kept_for_archives(dir, options).with_spare(options));
         reading.relief.heed(Arc::downgrade(&log));
         let mut shared = Shared {
             dir_lock: Some(lock.dir),

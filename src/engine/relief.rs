@@ -248,6 +248,8 @@ mod tests {
     fn commit_on_a_full_disk_reaches_what_a_held_checkpoint_left() {
         let machine = Host::simulated(6);
         let (engine, holder) = open(&machine, u64::MAX, 0);
+        // An old segment would have room for what is committed below (W11).
+        engine.shared.log().unwrap().forgo_spare();
         for key in 0..100 {
             put(&engine, key, 3000).unwrap();
         }
@@ -371,6 +373,62 @@ mod tests {
             (3, 3),
             "one for each full disk"
         );
+    }
+
+    /// W11, L4: what is left of an old segment is room for the live file, before anything that is kept.
+    #[test]
+    fn checkpoint_on_a_full_disk_takes_the_rest_of_an_old_segment_first() {
+        let machine = Host::simulated(9);
+        let (engine, holder) = open(&machine, u64::MAX, 1);
+        *holder.is_open.lock() = true;
+        for key in 0..100 {
+            put(&engine, key, 3000).unwrap();
+        }
+        assert!(engine.checkpoint().unwrap().pages_written > 0);
+        for key in 100..140 {
+            put(&engine, key, 3000).unwrap();
+        }
+        let left = 1 << 40;
+        machine.disk.set_capacity(Some(left));
+        let used = left - machine.disk.free_bytes(Path::new("/")).unwrap();
+        machine.disk.set_capacity(Some(used + 8 * 4096));
+        let done = engine.checkpoint().unwrap();
+        assert!(!done.is_held && done.pages_written > 40, "{done:?}");
+        assert_eq!(*holder.asked.lock(), []);
+        machine.disk.set_capacity(None);
+        drop(engine);
+        let (engine, _) = open(&machine.process_crash(), u64::MAX, 0);
+        assert!(engine.check().unwrap().is_clean());
+        assert_eq!(engine.begin_read().entry_count("t").unwrap(), 140);
+    }
+
+    /// W11, L3: the segment that a checkpoint puts aside on its way ends nothing for the log's limit.
+    #[test]
+    fn log_at_its_limit_gives_back_what_is_to_be_used_again_first() {
+        let machine = Host::simulated(10);
+        let (engine, holder) = open(&machine, 200_000, 1);
+        let fill = |byte| {
+            let mut write = engine.begin_write().unwrap();
+            write.put("t", b"one", &[byte; 3000]).unwrap();
+            write.commit().unwrap();
+        };
+        *holder.is_open.lock() = true;
+        fill(255);
+        engine.checkpoint().unwrap();
+        *holder.is_open.lock() = false;
+        (0..12).for_each(fill);
+        assert!(engine.checkpoint().unwrap().is_held);
+        let first = engine.stats().wal_bytes;
+        assert!((30_000..60_000).contains(&first), "{first}");
+        // What is newer makes the pages of the first target needless, so that its log goes.
+        let checkpoints = engine.stats().checkpoints;
+        let mut bytes = 100..=254;
+        while engine.stats().checkpoints == checkpoints {
+            fill(bytes.next().expect("the limit comes first"));
+        }
+        let stats = engine.stats();
+        assert!(stats.wal_bytes + first > 200_000, "{stats:?}");
+        assert_eq!((*holder.things.lock(), stats.log_reusable_bytes), (1, 0));
     }
 
     /// L4: so does a checkpoint, for the next segment and for the growth of the live file.

@@ -138,6 +138,9 @@ fn short_page_file(host: &Host, dir: &Path, header: &Header) -> Option<Finding> 
 fn log_bytes(host: &Host, folder: &Path) -> u64 {
     let names = host.disk.list(folder).unwrap_or_default().into_iter();
     let sizes = names.filter_map(|name| {
+        if Path::new(&name).extension()? != "wal" {
+            return None;
+        }
         let segment = host.disk.open(&folder.join(name), OpenMode::Read);
         segment.and_then(|segment| segment.len()).ok()
     });

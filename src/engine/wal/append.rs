@@ -13,6 +13,8 @@ use crate::lsn::Lsn;
 use crate::os::{self, File};
 use crate::page::PageNo;
 
+/// What the page cache reads and writes at a time.
+pub(super) const BLOCK_BYTES: usize = 4096;
 /// Bytes that gather before they are written.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -58,7 +60,7 @@ impl<'a> Appending<'a> {
     /// Errors: `Io`; then nothing of the append stays.
     pub(crate) fn push(&mut self, kind: RecordKind, payload: &[u8]) -> Result<()> {
         let at = Lsn(self.place.start.0 + self.written + self.piece.len() as u64);
-        push_record(&mut self.piece, self.log.salt(), at, kind, payload);
+        push_record(&mut self.piece, self.place.salt, at, kind, payload);
         if self.piece.len() < PIECE_BYTES {
             return Ok(());
         }
@@ -71,10 +73,14 @@ impl<'a> Appending<'a> {
         self.piece.extend_from_slice(records);
     }
 
-    fn write_piece(&mut self) -> Result<()> {
+    pub(super) fn write_piece(&mut self) -> Result<()> {
         let offset = self.place.offset + self.written;
         // Counted first: a part of it may be written when it fails.
         self.written += self.piece.len() as u64;
+        if self.written == self.end.0.saturating_sub(self.place.start.0) {
+            let padding = padding(self.place.offset + self.written, self.place.stale_bytes);
+            self.piece.resize(self.piece.len() + padding, 0);
+        }
         let written = os::write_all_at(&*self.file, &self.piece, offset);
         written.map_err(|source| {
             EngineError::io_at("append to", FileRole::WalSegment, self.log.tail_path())(source)
@@ -102,16 +108,23 @@ impl<'a> Appending<'a> {
             lsn: self.end,
             wall_ns,
         };
-        self.log.advance(self.place.start, mark, file_bytes, pages);
+        self.log.advance(self.place, mark, file_bytes, pages);
         self.is_finished = true;
         Ok(self.end)
     }
 }
 
+/// Zeros to write after the end of the last piece: a block of an older segment is overwritten as a whole, since
+/// the kernel would read the rest of it first.
+fn padding(end: u64, stale_bytes: u64) -> usize {
+    let until = end.next_multiple_of(BLOCK_BYTES as u64).min(stale_bytes);
+    usize::try_from(until.saturating_sub(end)).unwrap_or_default()
+}
+
 impl Drop for Appending<'_> {
     fn drop(&mut self) {
-        if !self.is_finished && self.written > 0 {
-            self.log.take_back(self.place.offset);
+        if !self.is_finished {
+            self.log.take_back(self.place.offset, self.written);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #![deny(clippy::indexing_slicing)]
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -82,6 +83,7 @@ impl LogSegment {
             FileRole::WalSegment,
             &self.path,
         ))?;
+        self.refuse_other(&*file)?;
         let limit = usize::try_from(bytes_max).unwrap_or(usize::MAX);
         let (count, commits) = match found == length {
             true => whole_records(&self.header, from, &bytes, limit),
@@ -112,7 +114,9 @@ impl LogSegment {
             into.saturating_add(SEGMENT_HEADER_BYTES),
         );
         let failed = EngineError::io_at("read", FileRole::WalSegment, &self.path);
-        match found.map_err(failed)? == count {
+        let found = found.map_err(failed)?;
+        self.refuse_other(&*file)?;
+        match found == count {
             true => Ok(bytes),
             false => Err(EngineError::Log {
                 segment: self.path.clone(),
@@ -126,16 +130,30 @@ impl LogSegment {
         let failed = |op| EngineError::io_at(op, FileRole::WalSegment, &self.path);
         let file = disk.open(&self.path, OpenMode::Read);
         let file = file.map_err(failed("open"))?;
-        let mut head = [0; SECTOR];
-        let found = os::read_up_to(&*file, &mut head, 0).map_err(failed("read"))?;
-        match SegmentHeader::decode(head.get(..found).unwrap_or_default()) {
-            Some(Ok(header)) if header == self.header => Ok(file),
+        match header_of(&*file).map_err(failed("read"))? {
+            Some(header) if header == self.header => Ok(file),
+            // It was made another one after it was opened (W11).
+            Some(header) if header.sequence != self.header.sequence => {
+                Err(failed("open")(io::ErrorKind::NotFound.into()))
+            }
             _ => Err(EngineError::Log {
                 segment: self.path.clone(),
                 at: self.header.start,
                 fault: LogFault::SegmentHeader,
             }),
         }
+    }
+
+    /// Whether what was read from `file` is of this segment. The engine may have let it go since it was opened, and
+    /// made another one of its file, the header first (W11).
+    ///
+    /// Errors: `Io`, `NotFound` if so.
+    fn refuse_other(&self, file: &dyn File) -> Result<()> {
+        let header = header_of(file).and_then(|header| match header == Some(self.header.clone()) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::NotFound.into()),
+        });
+        header.map_err(EngineError::io_at("read", FileRole::WalSegment, &self.path))
     }
 
     /// Whether any of its records are durable.
@@ -147,6 +165,13 @@ impl LogSegment {
     pub(crate) fn header_bytes(&self) -> [u8; SECTOR] {
         self.header.encode()
     }
+}
+
+fn header_of(file: &dyn File) -> io::Result<Option<SegmentHeader>> {
+    let mut head = [0; SECTOR];
+    let found = os::read_up_to(file, &mut head, 0)?;
+    let header = SegmentHeader::decode(head.get(..found).unwrap_or_default());
+    Ok(header.and_then(Result::ok))
 }
 
 /// Longer than any record.

@@ -3,6 +3,7 @@
 mod flush;
 mod removal;
 mod reserve;
+mod spare;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,6 +14,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::{Mutex, MutexGuard};
 
 use flush::Flush;
+use spare::Spare;
 
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::wal::append::Appending;
@@ -47,6 +49,10 @@ pub(super) struct Place {
     pub(super) offset: u64,
     /// How far the file reaches.
     pub(super) file_bytes: u64,
+    /// How far it has records of an older segment, from somewhere behind the start on (W11).
+    pub(super) stale_bytes: u64,
+    /// What every record's checksum is mixed with.
+    pub(super) salt: u64,
 }
 
 #[derive(Debug)]
@@ -54,6 +60,7 @@ struct Tail {
     file: Arc<dyn File>,
     path: PathBuf,
     sequence: u64,
+    salt: u64,
     start: Lsn,
     end: Lsn,
     touched: BTreeSet<PageNo>,
@@ -61,10 +68,15 @@ struct Tail {
     last_commit: Option<CommitMark>,
     /// Those that were pinned, ascending; the newest of them.
     pinned: Vec<CommitMark>,
-    /// How far the file reaches, zeros included (W10).
+    /// How far the file reaches, what lies past the end included (W10).
     file_bytes: u64,
+    /// How far it reached when an older segment became this one; 0 if none did (W11).
+    stale_bytes: u64,
     /// Oldest first.
     sealed: Vec<SealedSegment>,
+    spare: Spare,
+    /// Up to where in the file an append that has begun will write.
+    appending_until: u64,
 }
 
 impl Tail {
@@ -90,7 +102,19 @@ impl Tail {
             bytes: self.offset(),
             touched: Some(touched),
             is_noted: false,
+            is_own: true,
         }
+    }
+
+    /// Bytes of all segments, without what lies past the end.
+    fn segment_bytes(&self) -> u64 {
+        let sealed: u64 = self.sealed.iter().map(|segment| segment.bytes).sum();
+        sealed + self.offset()
+    }
+
+    /// Bytes of the spare, and of what is left of one behind the end.
+    fn reusable_bytes(&self) -> u64 {
+        self.spare.bytes() + self.stale_bytes.saturating_sub(self.offset())
     }
 }
 
@@ -100,7 +124,6 @@ pub(crate) struct Log {
     host: Host,
     dir: PathBuf,
     identity: LogIdentity,
-    salt: u64,
     tail: Mutex<Tail>,
     flush: Mutex<Flush>,
     summaries: SummaryFolder,
@@ -112,6 +135,15 @@ pub(crate) struct Log {
     needless: Mutex<Lsn>,
     /// Bytes of the segments before that: whoever asks waits for no removal.
     kept_bytes: AtomicU64,
+    /// Locked while the names of segments are made durable.
+    names: Mutex<Names>,
+}
+
+/// What is known of the names of segments.
+#[derive(Debug, Default)]
+struct Names {
+    /// Whether a sync of the folder failed. One that succeeds after it says nothing of older changes (O3).
+    are_unsure: bool,
 }
 
 impl Log {
@@ -127,6 +159,7 @@ impl Log {
         sequence: u64,
         start: Lsn,
     ) -> Result<Self> {
+        spare::remove_left(host, dir)?;
         if sealed.is_empty() {
             remove_empty_dir(host, dir)?;
         }
@@ -143,26 +176,29 @@ impl Log {
                 parent,
             ))?;
         }
-        let salt = draw_salt(host)?;
-        let (file, path) = create_segment(host, dir, &identity, salt, sequence, start)?;
+        let header = new_header(host, &identity, sequence, start)?;
+        let (file, path) = create_segment(host, dir, &header, &|| host.disk.sync_dir(dir))?;
         let touched = BTreeSet::new();
         let tail = Tail {
             file,
             path,
             sequence,
+            salt: header.salt,
             start,
             end: start,
             touched,
             last_commit: None,
             pinned: Vec::new(),
             file_bytes: SEGMENT_HEADER_BYTES,
+            stale_bytes: 0,
             sealed,
+            spare: Spare::default(),
+            appending_until: 0,
         };
         Ok(Self {
             host: host.clone(),
             dir: dir.to_owned(),
             identity,
-            salt,
             tail: Mutex::new(tail),
             flush: Mutex::new(Flush::new(start)),
             summaries: SummaryFolder::new(host, dir, identity),
@@ -170,6 +206,7 @@ impl Log {
             archives: None,
             needless: Mutex::new(Lsn::ZERO),
             kept_bytes: AtomicU64::new(0),
+            names: Mutex::new(Names::default()),
         })
     }
 
@@ -178,9 +215,10 @@ impl Log {
         self.writes_ahead = true;
     }
 
-    /// What every record's checksum is mixed with.
+    /// What the checksum of every record of the open segment is mixed with.
+    #[cfg(test)]
     pub(crate) fn salt(&self) -> u64 {
-        self.salt
+        self.tail.lock().salt
     }
 
     /// The end of what was appended.
@@ -188,25 +226,38 @@ impl Log {
         self.tail.lock().end
     }
 
-    /// Bytes of all segments on disk.
+    /// Bytes of all segments on disk, and what is kept to be used again.
     pub(crate) fn bytes(&self) -> u64 {
         let tail = self.tail.lock();
-        let sealed: u64 = tail.sealed.iter().map(|segment| segment.bytes).sum();
-        sealed + tail.offset()
+        tail.segment_bytes() + tail.reusable_bytes()
+    }
+
+    /// Bytes of all segments, without what lies past the end.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.tail.lock().segment_bytes()
+    }
+
+    /// Bytes of old segments that wait to be written over, which [`Log::bytes`] counts too (W11).
+    pub(crate) fn reusable_bytes(&self) -> u64 {
+        self.tail.lock().reusable_bytes()
     }
 
     /// Begins an append of `bytes` bytes of whole records. Not durable before a flush.
     ///
     /// Errors: `Poisoned`, `Exhausted`.
     pub(crate) fn begin_append(&self, bytes: u64) -> Result<Appending<'_>> {
-        let tail = self.tail.lock();
+        let mut tail = self.tail.lock();
         self.refuse_if_poisoned()?;
         let place = Place {
             start: tail.end,
             offset: tail.offset(),
             file_bytes: tail.file_bytes,
+            stale_bytes: tail.stale_bytes,
+            salt: tail.salt,
         };
-        Appending::new(self, tail.file.clone(), place, bytes)
+        let appending = Appending::new(self, tail.file.clone(), place, bytes)?;
+        tail.appending_until = place.offset.saturating_add(bytes);
+        Ok(appending)
     }
 
     /// The path of the open segment.
@@ -224,23 +275,28 @@ impl Log {
     ) -> u64 {
         match self.writes_ahead {
             true => reserve::write_ahead(file, end, appended, place.file_bytes),
-            false => end,
+            false => end.max(place.file_bytes),
         }
     }
 
-    /// The bytes from `start`, the end so far, to that of `commit` are written, and the file reaches to
-    /// `file_bytes`.
+    /// The bytes from `place`, the end so far, to that of `commit` are written, and the file reaches to
+    /// `file_bytes`, unless it was cut behind them meanwhile.
     pub(super) fn advance(
         &self,
-        start: Lsn,
+        place: Place,
         commit: CommitMark,
         file_bytes: u64,
         pages: impl IntoIterator<Item = PageNo>,
     ) {
         let mut tail = self.tail.lock();
-        assert_eq!(tail.end, start, "one append at a time");
+        assert_eq!(tail.end, place.start, "one append at a time");
         tail.end = commit.lsn;
-        tail.file_bytes = file_bytes;
+        let was_cut = tail.file_bytes < place.file_bytes;
+        tail.file_bytes = match was_cut {
+            true => tail.file_bytes.max(tail.offset()),
+            false => file_bytes,
+        };
+        tail.appending_until = 0;
         tail.last_commit = Some(commit);
         tail.touched.extend(pages);
     }
@@ -264,9 +320,13 @@ impl Log {
         tail.pinned.push(commit);
     }
 
-    /// W1: for an append that failed.
-    pub(super) fn take_back(&self, offset: u64) {
-        self.cut_back(&mut self.tail.lock(), offset);
+    /// W1: for an append that failed, of which `written` bytes from `offset` on may be there.
+    pub(super) fn take_back(&self, offset: u64, written: u64) {
+        let mut tail = self.tail.lock();
+        tail.appending_until = 0;
+        if written > 0 {
+            self.cut_back(&mut tail, offset);
+        }
     }
 
     /// Appends one record without pages.
@@ -274,7 +334,7 @@ impl Log {
         let mut tail = self.tail.lock();
         self.refuse_if_poisoned()?;
         let mut record = Vec::new();
-        push_record(&mut record, self.salt, tail.end, kind, payload);
+        push_record(&mut record, tail.salt, tail.end, kind, payload);
         self.append_to(&mut tail, &record)?;
         Ok(tail.end)
     }
@@ -304,6 +364,7 @@ impl Log {
         }
         let cut = tail.file.set_len(offset);
         tail.file_bytes = offset;
+        tail.stale_bytes = 0;
         if self.take_lead().is_ok() {
             let synced = cut.and_then(|()| tail.file.sync_data());
             // Poisoned by this or not: the caller hears of the append that failed first.
@@ -318,13 +379,14 @@ impl Log {
     pub(crate) fn rotate(&self) -> Result<Lsn> {
         let mut tail = self.tail.lock();
         self.refuse_if_poisoned()?;
+        let header = new_header(&self.host, &self.identity, tail.sequence + 1, Lsn::ZERO)?;
         let pages: Vec<PageNo> = tail.touched.iter().copied().collect();
         let mut records = Vec::new();
         for payload in encode_summaries(tail.start, &pages) {
             let at = Lsn(tail.end.0 + records.len() as u64);
             push_record(
                 &mut records,
-                self.salt,
+                tail.salt,
                 at,
                 RecordKind::PageSummary,
                 &payload,
@@ -334,31 +396,46 @@ impl Log {
         self.cut_zeros(&mut tail)?;
         self.take_lead()?;
         self.end_lead("cannot sync the log", tail.file.sync_data(), tail.end)?;
-        let sequence = tail.sequence + 1;
-        let created = create_segment(
-            &self.host,
-            &self.dir,
-            &self.identity,
-            self.salt,
-            sequence,
-            tail.end,
-        );
+        let header = SegmentHeader {
+            start: tail.end,
+            ..header
+        };
+        let sequence = header.sequence;
+        let created = self.next_segment(&mut tail, &header);
         // W6: a number is passed over only if its file is to be seen. Another one may come back after
         // a crash; the next segment has its name then, and no younger one comes before it.
         let path = self.dir.join(segment_name(sequence));
         if created.is_ok() || self.host.disk.open(&path, OpenMode::Read).is_ok() {
             tail.sequence = sequence;
         }
-        let (file, path) = created?;
+        let (file, path, stale_bytes) = created?;
         let (sealed, end) = (tail.as_sealed(), tail.end);
         tail.sealed.push(sealed);
         (tail.file, tail.path) = (file, path);
+        tail.salt = header.salt;
         tail.start = tail.end;
         tail.last_commit = None;
         tail.pinned.clear();
-        tail.file_bytes = SEGMENT_HEADER_BYTES;
+        tail.file_bytes = stale_bytes.max(SEGMENT_HEADER_BYTES);
+        tail.stale_bytes = stale_bytes;
         tail.touched.clear();
         Ok(end)
+    }
+
+    /// Makes the segment of `header`, of an old one if there is one to be had. Gives how far it has records of
+    /// that, too.
+    fn next_segment(
+        &self,
+        tail: &mut Tail,
+        header: &SegmentHeader,
+    ) -> Result<(Arc<dyn File>, PathBuf, u64)> {
+        if let Some(bytes) = tail.spare.take()
+            && let Some((file, path)) = self.reuse(bytes, header)?
+        {
+            return Ok((file, path, bytes));
+        }
+        let (file, path) = create_segment(&self.host, &self.dir, header, &|| self.sync_names())?;
+        Ok((file, path, 0))
     }
 
     /// W10: takes away what was written past the end; not durable before a sync.
@@ -368,15 +445,22 @@ impl Log {
             let failed = EngineError::io_at("shorten", FileRole::WalSegment, &tail.path);
             tail.file.set_len(bytes).map_err(failed)?;
             tail.file_bytes = bytes;
+            tail.stale_bytes = 0;
         }
         Ok(())
     }
 
     fn sync_dir(&self) -> Result<()> {
-        self.host
-            .disk
-            .sync_dir(&self.dir)
-            .map_err(EngineError::io_at("sync", FileRole::WalSegment, &self.dir))
+        let failed = EngineError::io_at("sync", FileRole::WalSegment, &self.dir);
+        self.sync_names().map_err(failed)
+    }
+
+    /// Makes the names of segments durable; one caller at a time, so that each hears what was lost of its own.
+    fn sync_names(&self) -> io::Result<()> {
+        let mut names = self.names.lock();
+        let synced = self.host.disk.sync_dir(&self.dir);
+        names.are_unsure |= synced.is_err();
+        synced
     }
 }
 
@@ -420,23 +504,11 @@ fn remove_segment(host: &Host, path: &Path) -> Result<()> {
 fn create_segment(
     host: &Host,
     dir: &Path,
-    identity: &LogIdentity,
-    salt: u64,
-    sequence: u64,
-    start: Lsn,
+    header: &SegmentHeader,
+    sync_names: &dyn Fn() -> io::Result<()>,
 ) -> Result<(Arc<dyn File>, PathBuf)> {
-    let path = dir.join(segment_name(sequence));
+    let path = dir.join(segment_name(header.sequence));
     let failed = |op| EngineError::io_at(op, FileRole::WalSegment, &path);
-    let header = SegmentHeader {
-        page_size: identity.page_size.get(),
-        database: identity.database,
-        history: identity.history,
-        sequence,
-        start,
-        salt,
-        epoch: identity.epoch,
-        created_ns: host.clock.wall_ns(),
-    };
     let file = host
         .disk
         .open(&path, OpenMode::CreateNew)
@@ -445,19 +517,39 @@ fn create_segment(
         .and_then(|()| file.sync_data())
         .and_then(|()| match fault::is(Fault::SegmentNameUnsynced) {
             true => Ok(()),
-            false => host.disk.sync_dir(dir),
+            false => sync_names(),
         });
     if let Err(error) = written {
-        // Best effort: an unfinished segment is recognised and passed over when the log is read.
+        // Best effort: an unfinished segment is recognised and passed over when the log is read. Emptied, it is by
+        // earlier builds, too, which tell by the salt whether a header is of a rotation that failed.
+        let _ = file.set_len(0).and_then(|()| file.sync_data());
         let _ = host.disk.remove(&path);
         return Err(failed("write")(error));
     }
     Ok((file, path))
 }
 
-fn draw_salt(host: &Host) -> Result<u64> {
-    random::nonzero(&*host.random).map_err(EngineError::io(
+/// The header of a new segment, with a salt of its own (W4).
+///
+/// Errors: `Io`.
+fn new_header(
+    host: &Host,
+    identity: &LogIdentity,
+    sequence: u64,
+    start: Lsn,
+) -> Result<SegmentHeader> {
+    let salt = random::nonzero(&*host.random).map_err(EngineError::io(
         "draw a random number for",
         FileRole::WalSegment,
-    ))
+    ))?;
+    Ok(SegmentHeader {
+        page_size: identity.page_size.get(),
+        database: identity.database,
+        history: identity.history,
+        sequence,
+        start,
+        salt,
+        epoch: identity.epoch,
+        created_ns: host.clock.wall_ns(),
+    })
 }

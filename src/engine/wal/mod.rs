@@ -15,7 +15,7 @@
 //!     32   16  history id
 //!     48    8  sequence
 //!     56    8  start LSN
-//!     64    8  salt: random, drawn at each open
+//!     64    8  salt: random, drawn for each segment
 //!     72    8  epoch
 //!     80    8  wall clock of the creation, nanoseconds since 1970
 //!     88  420  reserved, 0
@@ -63,7 +63,8 @@
 //!   since: the folder of the log is made anew when it holds no segment, and no segment gets a number
 //!   below one that may come back.
 //!
-//! What the segments say of pages outlives them: W7 to W9 in `summary`. W10 is in `log/reserve.rs`.
+//! What the segments say of pages outlives them: W7 to W9 in `summary`. W10 is in `log/reserve.rs`, W11 in
+//! `log/spare.rs`.
 //!
 //! Locking: one mutex for the tail, one for the flush, in this order; the sync of a flush is made
 //! outside both, by the one that has the lead. Not here: which

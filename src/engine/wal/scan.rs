@@ -251,13 +251,13 @@ impl Scan {
             .segments
             .get(before)
             .is_some_and(|before| before.offset_of(last.start, header.start) < before.bytes);
-        goes_on && header.salt == last.salt && segment.bytes <= SEGMENT_HEADER_BYTES
+        goes_on && header.epoch == last.epoch && segment.bytes <= SEGMENT_HEADER_BYTES
     }
 
     /// Whether the segment, the last one that does not begin after `from`, has the log from there on.
     ///
     /// Where a header needs the log, a segment begins at its log start, durably before the header says so (E7).
-    /// The end of the one before is no stand-in for one that was lost, nor are the zeros behind it (W10).
+    /// The end of the one before is no stand-in for one that was lost, nor is what lies behind it (W10).
     fn covers(&self, index: usize, header: &SegmentHeader, from: Lsn, missing: MissingLog) -> bool {
         let segment = self.segments.get(index);
         match missing {
@@ -436,7 +436,7 @@ impl Scan {
         })
     }
 
-    /// Makes what was read durable, before anything depends on it.
+    /// Makes what was read durable, before anything depends on it, and gives back what lies past its end.
     ///
     /// Errors: `Io`.
     pub(crate) fn sync(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
@@ -452,6 +452,7 @@ impl Scan {
                 &segment.path,
             ))?;
         }
+        self.cut_rest();
         for segment in &self.segments {
             segment.file.sync_data().map_err(EngineError::io_at(
                 "sync",
@@ -466,6 +467,20 @@ impl Scan {
             .map_err(EngineError::io_at("sync", FileRole::WalSegment, dir))
     }
 
+    /// Zeros, or what is left of an old segment, would be room that the log takes to no end (W10, W11). Best effort.
+    fn cut_rest(&self) {
+        let Some((index, start)) = self.starts.last() else {
+            return;
+        };
+        let Some(segment) = self.segments.get(*index) else {
+            return;
+        };
+        let end = segment.offset_of(*start, self.end);
+        if *start <= self.end && end < segment.bytes {
+            let _ = segment.file.set_len(end);
+        }
+    }
+
     /// The segments, for the log that goes on after them. One that does not count goes with the one before.
     pub(crate) fn sealed(&self) -> Vec<SealedSegment> {
         let mut end = Lsn::ZERO;
@@ -478,9 +493,10 @@ impl Scan {
             SealedSegment {
                 path: segment.path.clone(),
                 end,
-                bytes: segment.bytes,
+                bytes: segment.file.len().unwrap_or(segment.bytes),
                 touched: None,
                 is_noted: false,
+                is_own: false,
             }
         });
         ended.collect()

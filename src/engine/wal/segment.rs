@@ -113,6 +113,8 @@ pub(crate) struct SealedSegment {
     pub(crate) touched: Option<Touched>,
     /// Whether that was noted elsewhere, as far as it could be (W7).
     pub(crate) is_noted: bool,
+    /// Whether this incarnation wrote it: then nobody has it open for pages that are only there.
+    pub(crate) is_own: bool,
 }
 
 /// The pages that the records of a segment touch.

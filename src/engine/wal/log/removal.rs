@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use super::{Log, LogIdentity, remove_segment};
+use super::{Log, LogIdentity, Tail, remove_segment};
 use crate::engine::error::{ErrorKind, Result};
 use crate::engine::options::EngineOptions;
 use crate::engine::wal::archive::ArchiveWatch;
 use crate::engine::wal::segment::SealedSegment;
+use crate::fault::{self, Fault};
 use crate::lsn::Lsn;
 use crate::os::Host;
 
@@ -17,6 +18,8 @@ struct Going {
     until: Lsn,
     /// Whether the open segment, too, is archived.
     is_tail_archived: bool,
+    /// Whether anybody archives.
+    is_watched: bool,
 }
 
 /// Whether what segments touched is looked up in their records.
@@ -111,13 +114,24 @@ impl Log {
     /// Errors: `Io`.
     pub(crate) fn shed_above_limit(&self) -> Result<()> {
         let needless = self.needless.lock();
+        if self.bytes() > self.log_bytes_max() {
+            self.drop_spare();
+        }
+        if self.bytes() > self.log_bytes_max() {
+            self.drop_rest();
+        }
         self.let_go(*needless, self.log_bytes_max(), Reading::Allowed)
     }
 
-    /// Lets go all that is kept for an archive alone; says whether there was any: for a full disk (LA4).
+    /// Lets go what is kept to be used again, or where there is none, all that is kept for an archive alone; says
+    /// whether there was any: for a full disk (LA4).
     pub(crate) fn shed_kept(&self) -> bool {
         let before = self.bytes();
         let needless = self.needless.lock();
+        self.forgo_spare();
+        if self.bytes() < before {
+            return true;
+        }
         if let Err(error) = self.let_go(*needless, 0, Reading::Skipped) {
             tracing::warn!(%error, dir = %self.dir.display(), "cannot let log go that is kept for an archive");
         }
@@ -132,7 +146,11 @@ impl Log {
     /// Removes what of the segments before `needless` is archived, or has no room in `bytes_max` bytes.
     fn let_go(&self, needless: Lsn, bytes_max: u64, reading: Reading) -> Result<()> {
         let going = self.going(needless, bytes_max);
-        let removed = self.remove_sealed(going.until, reading);
+        // W11: what an archive reads stays what it is.
+        if going.is_watched {
+            self.drop_spare();
+        }
+        let removed = self.remove_sealed(&going, reading);
         self.count_kept(needless);
         removed
     }
@@ -147,6 +165,7 @@ impl Log {
             return Going {
                 until: needless,
                 is_tail_archived: true,
+                is_watched: false,
             };
         };
         let tail = self.tail.lock();
@@ -167,26 +186,62 @@ impl Log {
         Going {
             until,
             is_tail_archived,
+            is_watched: true,
         }
     }
 
-    fn remove_sealed(&self, lsn: Lsn, reading: Reading) -> Result<()> {
-        let mut unnoted = self.take_unnoted(lsn);
+    fn remove_sealed(&self, going: &Going, reading: Reading) -> Result<()> {
+        let mut unnoted = self.take_unnoted(going.until);
         unnoted.retain(|one| one.touched.is_some() || reading == Reading::Allowed);
         self.summaries.keep(&unnoted);
-        self.remove_noted(lsn)
+        let keeps = !going.is_watched;
+        self.remove_noted(going.until, keeps)
     }
 
-    fn remove_noted(&self, lsn: Lsn) -> Result<()> {
+    /// Removes the segments that end at or before `lsn`, but for one that is kept to be used again (W11).
+    fn remove_noted(&self, lsn: Lsn, keeps_spare: bool) -> Result<()> {
         let mut tail = self.tail.lock();
-        let mut removed = false;
-        while let Some(oldest) = tail.sealed.first().filter(|oldest| oldest.end <= lsn) {
-            remove_segment(&self.host, &oldest.path)?;
-            tail.sealed.remove(0);
-            removed = true;
-        }
+        let going = tail.sealed.iter().take_while(|one| one.end <= lsn).count();
+        let spare = Self::next_spare(&tail, going).filter(|_| keeps_spare);
+        let mut put_aside = None;
+        let removed = self.remove_first(&mut tail, going, spare.as_deref(), &mut put_aside);
         drop(tail);
-        if removed { self.sync_dir() } else { Ok(()) }
+        let synced = match going {
+            0 => Ok(()),
+            _ if put_aside.is_some() && fault::is(Fault::SpareNameUnsynced) => Ok(()),
+            _ => self.sync_dir(),
+        };
+        match (put_aside, removed.and(synced)) {
+            (Some(bytes), Ok(())) => self.keep_spare(bytes),
+            (Some(_), Err(error)) => {
+                self.drop_put_aside();
+                return Err(error);
+            }
+            (None, outcome) => outcome?,
+        }
+        Ok(())
+    }
+
+    /// Removes the first `count` sealed segments, and puts `spare` aside instead; tells its bytes.
+    fn remove_first(
+        &self,
+        tail: &mut Tail,
+        count: usize,
+        spare: Option<&Path>,
+        put_aside: &mut Option<u64>,
+    ) -> Result<()> {
+        for _ in 0..count {
+            let Some(oldest) = tail.sealed.first() else {
+                break;
+            };
+            if spare == Some(&*oldest.path) && self.put_aside(&oldest.path) {
+                *put_aside = Some(oldest.bytes);
+            } else {
+                remove_segment(&self.host, &oldest.path)?;
+            }
+            tail.sealed.remove(0);
+        }
+        Ok(())
     }
 
     /// Removes every segment, the open one last: the header says that no log is needed. What an archive
@@ -194,14 +249,15 @@ impl Log {
     pub(crate) fn remove_all(&self) -> Result<()> {
         self.poison("the database is closed");
         let _needless = self.needless.lock();
+        self.forgo_spare();
         let going = self.going(Lsn::MAX, self.log_bytes_max());
         if !going.is_tail_archived {
-            return self.remove_sealed(going.until, Reading::Allowed);
+            return self.remove_sealed(&going, Reading::Allowed);
         }
         let mut unnoted = self.take_unnoted(Lsn::MAX);
         unnoted.push(self.tail.lock().as_sealed());
         self.summaries.keep(&unnoted);
-        self.remove_noted(Lsn::MAX)?;
+        self.remove_noted(Lsn::MAX, false)?;
         remove_segment(&self.host, &self.tail.lock().path)?;
         self.sync_dir()
     }

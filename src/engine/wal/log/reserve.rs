@@ -5,7 +5,8 @@
 //!
 //! * W10 Nothing rests on what lies past the end of the log: reading ends at zeros as at the end of the file
 //!   (W5). A segment has its exact length, durably, before the next one is made, and a failed append takes
-//!   the zeros along (W1). Where a header needs a log, a segment begins at the log start that it names.
+//!   the zeros along (W1). An open cuts what it finds there. Where a header needs a log, a segment begins at the
+//!   log start that it names.
 
 use crate::os::{self, File};
 

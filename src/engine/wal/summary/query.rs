@@ -126,11 +126,10 @@ fn segments_of(
             *is_one_gone = true;
             continue;
         };
-        let mut head = [0; 512];
-        let found = os::read_up_to(&*file, &mut head, 0)?;
-        let header = match SegmentHeader::decode(head.get(..found).unwrap_or_default()) {
-            Some(Ok(header)) if header.sequence == sequence => header,
-            _ => continue,
+        let Some(header) = header_of(&*file)?.filter(|header| header.sequence == sequence) else {
+            // It may have become another one (W11).
+            *is_one_gone = true;
+            continue;
         };
         let is_own = (header.database, header.history) == (database, history);
         if is_own {
@@ -139,6 +138,18 @@ fn segments_of(
         }
     }
     Ok(segments)
+}
+
+fn header_of(file: &dyn File) -> io::Result<Option<SegmentHeader>> {
+    let mut head = [0; 512];
+    let found = os::read_up_to(file, &mut head, 0)?;
+    let header = SegmentHeader::decode(head.get(..found).unwrap_or_default());
+    Ok(header.and_then(std::result::Result::ok))
+}
+
+/// Whether a segment that was read to somewhere became another one meanwhile, the header first (W11): then it is gone.
+fn is_gone(file: &dyn File, header: &SegmentHeader) -> io::Result<bool> {
+    Ok(header_of(file)?.as_ref() != Some(header))
 }
 
 /// The incarnation whose log has the commit at `lsn` of `history`; `None` if neither the log nor what is
@@ -205,7 +216,7 @@ fn end_of(segments: &[Segment], place: usize) -> Option<Lsn> {
         .checked_add(bytes.saturating_sub(SEGMENT_HEADER_BYTES));
     let is_abandoned = |next: &SegmentHeader, next_bytes: u64| {
         next_bytes <= SEGMENT_HEADER_BYTES
-            && next.salt == header.salt
+            && next.epoch == header.epoch
             && end_of_file.is_some_and(|end| next.start < end)
     };
     let mut next = segments.iter().skip(place + 1);
@@ -267,6 +278,9 @@ fn logged_commit(
         };
         let mut none = Gathering::default();
         walk_segment(&**file, header, Lsn::MAX, lsn, &mut none, &mut look)?;
+        if found.is_none() && is_gone(&**file, header)? {
+            break;
+        }
         return Ok(found.map_or(Logged::Other, |wall| Logged::Commit(header.epoch, wall)));
     }
     Ok(Logged::Gone)
@@ -322,6 +336,7 @@ fn add_logged(disk: &dyn Disk, dir: &Path, asked: &Asked, known: &mut Known) -> 
         let touched = &mut known.touched;
         let (end, last_commit) =
             walk_segment(&**file, header, asked.since, until, touched, &mut |_| {})?;
+        known.is_one_gone |= end < until && is_gone(&**file, header)?;
         known.ranges.push(LogRange {
             start: header.start,
             end,

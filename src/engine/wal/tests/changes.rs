@@ -262,6 +262,7 @@ fn segment(start: u64, end: u64, page: u64) -> SealedSegment {
         bytes: 0,
         touched: Some(touched),
         is_noted: false,
+        is_own: false,
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use crate::engine::error::EngineError;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{Engine, EngineOptions, LOG_DIR};
 use crate::os::sim::{Fault, Faults, Operation};
-use crate::os::{Host, SimulatedHost};
+use crate::os::{Disk, Host, OpenMode, SimulatedHost};
 use crate::page::PageSize;
 
 const DIR: &str = "/db";
@@ -34,6 +35,12 @@ pub(super) const SCENARIO: [Step; 16] = [
 /// Opens that commit nothing, between a checkpoint, a crash and clean stops.
 const IDLE_SCENARIO: [Step; 12] = [
     Open, Commit, Checkpoint, Drop, Open, Close, Open, Close, Open, Commit, Drop, Open,
+];
+
+/// Checkpoints between which segments are used again, before and after a crash (W11).
+const REUSING_SCENARIO: [Step; 18] = [
+    Open, Commit, Commit, Commit, Checkpoint, Commit, Commit, Checkpoint, Commit, Checkpoint,
+    Commit, Drop, Open, Commit, Commit, Checkpoint, Commit, Checkpoint,
 ];
 
 fn options() -> EngineOptions {
@@ -205,10 +212,31 @@ fn idle_opens_survive_a_power_off_before_every_change() {
     survives_every_power_off(&IDLE_SCENARIO);
 }
 
+/// The second checkpoint of the scenario makes the next segment of an old one, and so does the last.
+#[test]
+fn segments_of_the_scenario_are_used_again_before_and_after_its_crash() {
+    for steps in [&REUSING_SCENARIO[..8], &REUSING_SCENARIO] {
+        assert!(matches!(steps.last(), Some(Checkpoint)));
+        let machine = Host::simulated(1);
+        run(&machine.host, steps);
+        let wal = Path::new(DIR).join(LOG_DIR);
+        let names = machine.disk.list(&wal).unwrap();
+        let newest = names.iter().rfind(|name| *name != "spare").unwrap();
+        let newest = machine.disk.open(&wal.join(newest), OpenMode::Read);
+        let bytes = newest.unwrap().len().unwrap();
+        assert!(bytes > 4096, "{bytes} after {} steps", steps.len());
+    }
+}
+
+#[test]
+fn logs_of_segments_used_again_survive_a_power_off_before_every_change() {
+    survives_every_power_off(&REUSING_SCENARIO);
+}
+
 /// The process stops before each change, and what it wrote without a sync is still there.
 #[test]
 fn acknowledged_commits_survive_a_kill_before_every_change() {
-    for steps in [&SCENARIO[..], &IDLE_SCENARIO] {
+    for steps in [&SCENARIO[..], &IDLE_SCENARIO, &REUSING_SCENARIO] {
         for number in 0..=change_count(steps) {
             let (machine, progress) = run_until(Faults::kill_before_change(number), steps);
             assert_recovers(
@@ -252,11 +280,16 @@ fn recovery_of_idle_opens_that_is_interrupted_gives_the_same() {
     interrupted_recovery_gives_the_same(&IDLE_SCENARIO, 200);
 }
 
+#[test]
+fn recovery_of_segments_used_again_that_is_interrupted_gives_the_same() {
+    interrupted_recovery_gives_the_same(&REUSING_SCENARIO, 300);
+}
+
 /// A killed process leaves un-synced bytes and names, on which the next one builds; then the machine
 /// stops, during the recovery or after it.
 #[test]
 fn recovery_after_a_kill_survives_a_power_off_at_every_change() {
-    for steps in [&SCENARIO[..], &IDLE_SCENARIO] {
+    for steps in [&SCENARIO[..], &IDLE_SCENARIO, &REUSING_SCENARIO] {
         for number in 0..=change_count(steps) {
             let (machine, _) = run_until(Faults::kill_before_change(number), steps);
             let whole = machine.process_crash();

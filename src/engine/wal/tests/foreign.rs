@@ -107,7 +107,10 @@ fn segments_with_a_gap_or_out_of_order_are_errors() {
         matches!(gap, Err(EngineError::Log { fault: LogFault::Gap { next: found }, .. }) if found == next)
     );
     // It would begin in the middle of a record of the segment before.
-    let inside = scan_with(|header| header.start = Lsn(8));
+    let inside = scan_with(|header| {
+        header.start = Lsn(8);
+        header.epoch.0 += 1;
+    });
     assert!(matches!(
         inside,
         Err(EngineError::Log {

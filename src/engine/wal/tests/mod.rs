@@ -11,11 +11,14 @@ mod flush;
 mod foreign;
 mod names;
 mod reserve;
+mod rest;
 mod rotation;
+mod spare;
 mod tail;
 mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::engine::commit_point::CommitPoint;
 use crate::engine::error::{LogFault, Result};
@@ -38,11 +41,13 @@ fn page_size() -> PageSize {
     PageSize::new(4096).unwrap()
 }
 
+/// Of an incarnation of its own.
 fn identity() -> LogIdentity {
+    static EPOCHS: AtomicU64 = AtomicU64::new(1);
     LogIdentity {
         database: DATABASE,
         history: HISTORY,
-        epoch: Epoch(3),
+        epoch: Epoch(EPOCHS.fetch_add(1, Ordering::Relaxed)),
         page_size: page_size(),
     }
 }
