@@ -58,8 +58,46 @@ impl PageIndexBuilder {
 }
 
 /// Sorts by page, and leaves the newest frame of each: the last one that was added.
+///
+/// A pin waits for this. Memory: as much again as the entries.
 fn keep_newest(entries: &mut Vec<Logged>) {
-    sort_by_page(entries);
+    let highest = entries.iter().map(|entry| entry.page).max().unwrap_or(0);
+    match usize::try_from(highest).is_ok_and(|highest| highest / 2 <= entries.len()) {
+        true => keep_newest_of_dense(entries, highest),
+        false => keep_newest_of_sparse(entries, highest),
+    }
+}
+
+/// By a table with a place for each page: where most of them are in the log, it costs one look at each frame
+/// and one at each page.
+fn keep_newest_of_dense(entries: &mut Vec<Logged>, highest: u32) {
+    // Frames count from 1 on.
+    let mut newest = vec![
+        0_u32;
+        usize::try_from(highest)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1)
+    ];
+    for entry in entries.iter() {
+        let place = usize::try_from(entry.page).unwrap_or(usize::MAX);
+        if let Some(place) = newest.get_mut(place) {
+            *place = entry.frame;
+        }
+    }
+    let mut kept = 0_usize;
+    for (page, frame) in (0_u32..).zip(newest) {
+        if let Some(place) = entries.get_mut(kept) {
+            *place = Logged { page, frame };
+        }
+        // Without a branch, which would be guessed wrong for each third page.
+        kept += usize::from(frame != 0);
+    }
+    entries.truncate(kept);
+}
+
+/// By sorting.
+fn keep_newest_of_sparse(entries: &mut Vec<Logged>, highest: u32) {
+    sort_by_page(entries, highest);
     let mut kept = 0_usize;
     let mut before = u64::MAX;
     for at in 0..entries.len() {
@@ -79,10 +117,9 @@ fn keep_newest(entries: &mut Vec<Logged>) {
 /// Bits of the number of a page by which one pass sorts: the counts stay in the first cache.
 const DIGIT_BITS: u32 = 11;
 
-/// Sorts by page and leaves equals in their order: a radix sort from the lowest digit on. A pin waits for this,
-/// and sorting by comparison takes five times as long for the frames of a log of 1 GiB.
-fn sort_by_page(entries: &mut Vec<Logged>) {
-    let highest = entries.iter().map(|entry| entry.page).max().unwrap_or(0);
+/// Sorts by page and leaves equals in their order: a radix sort from the lowest digit on. Sorting by comparison
+/// takes five times as long for the frames of a log of 1 GiB.
+fn sort_by_page(entries: &mut Vec<Logged>, highest: u32) {
     let mut sorted = vec![Logged::default(); entries.len()];
     let mut shift = 0;
     while shift < u32::BITS && highest >> shift != 0 {
