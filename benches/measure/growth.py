@@ -55,7 +55,8 @@ def one(scene, subject, mib, share):
         file = points[0] / NAME
         if share:
             subject.ask("change", share, at + 1)
-        machine.make_warm([subject.file])
+        # Both are read by the scan; of what memory has no room for, the disk is a part of what is measured.
+        machine.make_warm([subject.file, *subject.shadow_files()])
 
         def first():
             with open(file, "rb", buffering=0) as opened:
