@@ -74,7 +74,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = size::nonzero)]
     checkpoint_size: ByteSize,
     /// Log at which new transactions wait for a checkpoint, and pins that hold it up end; not less than the
-    /// checkpoint size; log that is kept for `archive` alone goes before it is longer than this
+    /// checkpoint size; log that is kept to be used again, or for `archive` alone, goes before it is longer than this
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = size::nonzero)]
     wal_limit: ByteSize,
     /// Space on the file system that pins leave free for commits [default: --wal-limit and 1G more]

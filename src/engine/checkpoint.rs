@@ -103,8 +103,8 @@ impl Shared {
     /// Errors: `Poisoned`; others only mean that no space was made.
     pub(crate) fn free_log(&self) -> Result<bool> {
         let log = self.log()?;
+        let is_given_back = log.forgo_spare();
         let before = log.bytes();
-        log.forgo_spare();
         // Waits for one that runs.
         let mut fixed = self.checkpoint_lock.lock();
         if fixed.is_some() {
@@ -114,11 +114,15 @@ impl Shared {
             }
             log.refuse_if_poisoned()?;
         }
-        Ok(log.bytes() < before)
+        Ok(is_given_back || log.bytes() < before)
     }
 
     /// Runs a checkpoint only if the log is still too long once it is this one's turn.
     fn checkpoint_if_too_long(&self) -> Result<CheckpointReport> {
+        // Before waiting for one that runs: what went meanwhile may do.
+        if !self.is_log_too_long()? {
+            return Ok(CheckpointReport::default());
+        }
         let mut fixed = self.checkpoint_lock.lock();
         if !self.is_log_too_long()? {
             return Ok(CheckpointReport::default());

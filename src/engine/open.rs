@@ -133,6 +133,7 @@ impl Engine {
         let room = ReplayRoom::new(options.cache_bytes, spool.clone());
         let mut recovered = recovery::recover(host, dir, &header, &room)?;
         refuse_short(&*data, &data_path, &header, &recovered)?;
+        recovered.cut_rest();
         recovered.sync(host, dir)?;
         let header = history::leave_view(host, dir, (&*data, &data_path), header)?;
         let before = header.epoch;

@@ -25,8 +25,8 @@ pub struct EngineOptions {
     /// Log bytes since the last checkpoint that start the next; so do changed pages that fill half of
     /// the memory for them. With `u64::MAX` none starts by itself.
     pub checkpoint_bytes: u64,
-    /// Log bytes at which new transactions wait for a checkpoint; what is kept for an archive alone goes
-    /// before that.
+    /// Log bytes at which new transactions wait for a checkpoint; what is kept to be used again, or for an
+    /// archive alone, goes before that.
     pub log_bytes_max: u64,
     /// Bytes that pre-images leave free on the file system, so that commits find space; `None` stands
     /// for the log's limit and [`FREE_ABOVE_LOG`].

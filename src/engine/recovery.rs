@@ -370,6 +370,13 @@ impl Recovered {
             .map_or(Ok(()), |scan| scan.sync(&*host.disk, &dir.join(LOG_DIR)))
     }
 
+    /// Has the log that goes on after it take no room behind what was read; durable with [`Recovered::sync`].
+    pub(crate) fn cut_rest(&self) {
+        if let Some(scan) = &self.scan {
+            scan.cut_rest();
+        }
+    }
+
     /// The segments that were read, for the log that goes on after them.
     pub(crate) fn sealed(&self) -> Vec<SealedSegment> {
         let scan = self.scan.as_ref();

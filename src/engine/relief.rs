@@ -19,18 +19,18 @@ use crate::engine::wal::Log;
 pub(crate) struct Relief {
     one: Mutex<()>,
     given: AtomicU64,
-    /// What it keeps for an archive goes before anything else.
+    /// What it keeps to be used again, or for an archive, goes before anything else.
     log: OnceLock<Weak<Log>>,
 }
 
 impl Relief {
-    /// From here on `log` gives back what it keeps for an archive alone (LA4).
+    /// From here on `log` gives back what it keeps to be used again (W11), or for an archive alone (LA4).
     pub(crate) fn heed(&self, log: Weak<Log>) {
         // A second one would be of the same engine.
         let _ = self.log.set(log);
     }
 
-    /// Has the log give back what it keeps for an archive alone; says whether there was any.
+    /// Has the log give back what it keeps to be used again, else for an archive; says whether there was any.
     pub(crate) fn shed(&self) -> bool {
         let log = self.log.get().and_then(Weak::upgrade);
         log.is_some_and(|log| log.shed_kept())

@@ -59,6 +59,17 @@ impl Rig {
         (pin, whole)
     }
 
+    /// Commits until `is_over`: on a full disk what the log keeps to be used again goes before any pin.
+    pub(crate) fn put_until(&self, is_over: impl Fn() -> bool) {
+        for round in 1000..2000 {
+            if is_over() {
+                return;
+            }
+            self.put(0..10, round);
+        }
+        panic!("it does not end");
+    }
+
     /// Leaves `bytes` free on the disk.
     pub(crate) fn leave_free(&self, bytes: u64) {
         let disk = &self.machine.disk;

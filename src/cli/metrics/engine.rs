@@ -43,7 +43,7 @@ pub(super) fn of_sources<'a>(
         let is_up = matches!(engine.state, EngineState::Running);
         let help = "Whether the engine runs and takes writes: 1, or 0.";
         gauge("stillfs_engine_up", help, f64::from(u8::from(is_up)));
-        let help = "Bytes of the engine's log, which pins, checkpoints and archives may hold.";
+        let help = "Bytes of the engine's log, which pins, checkpoints and archives may hold, and which wait to be used again.";
         gauge("stillfs_engine_log_bytes", help, count(engine.wal_bytes));
         let help = "Bytes at which the log is full.";
         gauge(

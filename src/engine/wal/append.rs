@@ -77,10 +77,8 @@ impl<'a> Appending<'a> {
         let offset = self.place.offset + self.written;
         // Counted first: a part of it may be written when it fails.
         self.written += self.piece.len() as u64;
-        if self.written == self.end.0.saturating_sub(self.place.start.0) {
-            let padding = padding(self.place.offset + self.written, self.place.stale_bytes);
-            self.piece.resize(self.piece.len() + padding, 0);
-        }
+        let padding = padding(self.place.offset + self.written, self.place.stale_bytes);
+        self.piece.resize(self.piece.len() + padding, 0);
         let written = os::write_all_at(&*self.file, &self.piece, offset);
         written.map_err(|source| {
             EngineError::io_at("append to", FileRole::WalSegment, self.log.tail_path())(source)
@@ -114,9 +112,9 @@ impl<'a> Appending<'a> {
     }
 }
 
-/// Zeros to write after the end of the last piece: a block of an older segment is overwritten as a whole, since
-/// the kernel would read the rest of it first.
-fn padding(end: u64, stale_bytes: u64) -> usize {
+/// Zeros to write behind what ends at `end`: a block of an older segment is overwritten as a whole, since the
+/// kernel would read the rest of it first. What follows replaces them.
+pub(super) fn padding(end: u64, stale_bytes: u64) -> usize {
     let until = end.next_multiple_of(BLOCK_BYTES as u64).min(stale_bytes);
     usize::try_from(until.saturating_sub(end)).unwrap_or_default()
 }

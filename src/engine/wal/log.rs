@@ -17,7 +17,7 @@ use flush::Flush;
 use spare::Spare;
 
 use crate::engine::error::{EngineError, FileRole, Result};
-use crate::engine::wal::append::Appending;
+use crate::engine::wal::append::{self, Appending};
 use crate::engine::wal::archive::ArchiveWatch;
 use crate::engine::wal::record::{RecordKind, encode_summaries, push_record};
 use crate::engine::wal::segment::{
@@ -343,7 +343,10 @@ impl Log {
         let offset = tail.offset();
         let end = tail.end.checked_add(records.len() as u64);
         let end = end.ok_or(EngineError::Exhausted { what: "the log" })?;
-        if let Err(source) = os::write_all_at(&*tail.file, records, offset) {
+        let padding = append::padding(offset + records.len() as u64, tail.stale_bytes);
+        let mut padded = records.to_vec();
+        padded.resize(records.len() + padding, 0);
+        if let Err(source) = os::write_all_at(&*tail.file, &padded, offset) {
             self.cut_back(tail, offset);
             return Err(EngineError::io_at(
                 "append to",
@@ -429,10 +432,10 @@ impl Log {
         tail: &mut Tail,
         header: &SegmentHeader,
     ) -> Result<(Arc<dyn File>, PathBuf, u64)> {
-        if let Some(bytes) = tail.spare.take()
-            && let Some((file, path)) = self.reuse(bytes, header)?
+        if let Some(kept) = tail.spare.take()
+            && let Some(path) = self.reuse(&kept, header)?
         {
-            return Ok((file, path, bytes));
+            return Ok((kept.file, path, kept.bytes));
         }
         let (file, path) = create_segment(&self.host, &self.dir, header, &|| self.sync_names())?;
         Ok((file, path, 0))

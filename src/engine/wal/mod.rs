@@ -66,8 +66,8 @@
 //! What the segments say of pages outlives them: W7 to W9 in `summary`. W10 is in `log/reserve.rs`, W11 in
 //! `log/spare.rs`.
 //!
-//! Locking: one mutex for the tail, one for the flush, in this order; the sync of a flush is made
-//! outside both, by the one that has the lead. Not here: which
+//! Locking: `needless`, the tail, and then the flush or the names, in this order; the sync of a flush is made
+//! outside all, by the one that has the lead. Not here: which
 //! pages to log (`transaction`), what to do with what was read (`recovery`).
 
 /// Name of the folder of log segments in a database's directory.

@@ -436,7 +436,7 @@ impl Scan {
         })
     }
 
-    /// Makes what was read durable, before anything depends on it, and gives back what lies past its end.
+    /// Makes what was read durable, before anything depends on it.
     ///
     /// Errors: `Io`.
     pub(crate) fn sync(&self, disk: &dyn Disk, dir: &Path) -> Result<()> {
@@ -452,7 +452,6 @@ impl Scan {
                 &segment.path,
             ))?;
         }
-        self.cut_rest();
         for segment in &self.segments {
             segment.file.sync_data().map_err(EngineError::io_at(
                 "sync",
@@ -467,8 +466,9 @@ impl Scan {
             .map_err(EngineError::io_at("sync", FileRole::WalSegment, dir))
     }
 
-    /// Zeros, or what is left of an old segment, would be room that the log takes to no end (W10, W11). Best effort.
-    fn cut_rest(&self) {
+    /// Gives back what lies past its end: zeros, or what is left of an old segment (W10, W11). Best effort, and not
+    /// durable before a sync.
+    pub(crate) fn cut_rest(&self) {
         let Some((index, start)) = self.starts.last() else {
             return;
         };

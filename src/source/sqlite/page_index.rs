@@ -27,6 +27,7 @@ pub(super) struct PageIndexBuilder {
 impl PageIndexBuilder {
     /// Adds a frame, newer than those of its page before it; `false` if that is a frame of no page, which no log has.
     pub(super) fn push(&mut self, page: u32, frame: u32) -> bool {
+        debug_assert_ne!(frame, 0, "frames count from 1 on");
         self.entries.push(Logged { page, frame });
         page != 0
     }

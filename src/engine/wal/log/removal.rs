@@ -126,12 +126,12 @@ impl Log {
     /// Lets go what is kept to be used again, or where there is none, all that is kept for an archive alone; says
     /// whether there was any: for a full disk (LA4).
     pub(crate) fn shed_kept(&self) -> bool {
-        let before = self.bytes();
-        let needless = self.needless.lock();
-        self.forgo_spare();
-        if self.bytes() < before {
+        // Waits for no removal.
+        if self.forgo_spare() {
             return true;
         }
+        let before = self.bytes();
+        let needless = self.needless.lock();
         if let Err(error) = self.let_go(*needless, 0, Reading::Skipped) {
             tracing::warn!(%error, dir = %self.dir.display(), "cannot let log go that is kept for an archive");
         }

@@ -20,7 +20,7 @@ use super::{Log, Tail, remove_segment};
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::options::EngineOptions;
 use crate::engine::wal::append::BLOCK_BYTES;
-use crate::engine::wal::segment::{SegmentHeader, segment_name};
+use crate::engine::wal::segment::{SECTOR, SegmentHeader, segment_name};
 use crate::fault::{self, Fault};
 use crate::os::{self, File, Host, OpenMode, cache};
 
@@ -34,22 +34,28 @@ const BYTES_MIN: u64 = 2 * BLOCK_BYTES as u64;
 pub(super) struct Spare {
     /// None is kept that is longer.
     bytes_max: u64,
-    /// Bytes of the file `spare`, whose name is durable.
-    bytes: Option<u64>,
+    kept: Option<Kept>,
+}
+
+/// The file `spare`, whose name is durable.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) file: Arc<dyn File>,
+    pub(super) bytes: u64,
 }
 
 impl Spare {
     pub(super) fn bytes(&self) -> u64 {
-        self.bytes.unwrap_or_default()
+        self.kept.as_ref().map_or(0, |kept| kept.bytes)
     }
 
-    pub(super) fn take(&mut self) -> Option<u64> {
-        self.bytes.take()
+    pub(super) fn take(&mut self) -> Option<Kept> {
+        self.kept.take()
     }
 
     /// Whether the file of a segment of `bytes` bytes would be kept.
     fn wants(&self, bytes: u64) -> bool {
-        self.bytes.is_none() && (BYTES_MIN..=self.bytes_max).contains(&bytes)
+        self.kept.is_none() && (BYTES_MIN..=self.bytes_max).contains(&bytes)
     }
 }
 
@@ -101,12 +107,42 @@ impl Log {
     /// The name of what was put aside is durable, unless somebody else's sync of the folder failed: that one may
     /// have heard what this one lost.
     pub(super) fn keep_spare(&self, bytes: u64) {
+        let opened = self.open_put_aside(bytes).inspect_err(|error| {
+            tracing::debug!(%error, dir = %self.dir.display(), "an old segment is not kept");
+        });
         let are_names_unsure = self.names.lock().are_unsure;
         let mut tail = self.tail.lock();
-        match bytes <= tail.spare.bytes_max && !are_names_unsure {
-            true => tail.spare.bytes = Some(bytes),
-            false => self.drop_put_aside(),
+        match opened {
+            Ok(file) if bytes <= tail.spare.bytes_max && !are_names_unsure => {
+                tail.spare.kept = Some(Kept { file, bytes });
+            }
+            _ => self.drop_put_aside(),
         }
+    }
+
+    fn open_put_aside(&self, bytes: u64) -> io::Result<Arc<dyn File>> {
+        let disk = &self.host.disk;
+        let file = disk.open(&self.dir.join(SPARE), OpenMode::ReadWrite)?;
+        if !self.is_own(&*file, bytes)? {
+            return Err(io::Error::other("somebody else has put something there"));
+        }
+        // The page cache would go on with the units in which it was written, which may be large ones, and looks at
+        // the whole of one whenever a part is synced.
+        let _ = cache::drop_cached(&*file);
+        Ok(file)
+    }
+
+    /// Whether it is the segment of `bytes` bytes that was put aside.
+    fn is_own(&self, file: &dyn File, bytes: u64) -> io::Result<bool> {
+        let mut head = [0; SECTOR];
+        let found = os::read_up_to(file, &mut head, 0)?;
+        let Some(Ok(old)) = SegmentHeader::decode(head.get(..found).unwrap_or_default()) else {
+            return Ok(false);
+        };
+        let own = &self.identity;
+        let is_of_this =
+            (old.database, old.history, old.epoch) == (own.database, own.history, own.epoch);
+        Ok(is_of_this && file.len()? == bytes)
     }
 
     /// Best effort: what stays is removed by the next open, or by the next spare.
@@ -114,97 +150,87 @@ impl Log {
         let _ = self.host.disk.remove(&self.dir.join(SPARE));
     }
 
-    /// Gives its room back.
-    pub(super) fn drop_spare(&self) {
+    /// Gives its room back; says whether there was any.
+    pub(super) fn drop_spare(&self) -> bool {
         let mut tail = self.tail.lock();
-        if tail.spare.take().is_some() {
+        let kept = tail.spare.take();
+        if kept.is_some() {
             self.drop_put_aside();
         }
+        kept.is_some()
     }
 
     /// The same, and none is kept any more: the disk is full, or all ends. What is left of an old segment in the
     /// open one goes, too.
-    pub(crate) fn forgo_spare(&self) {
+    pub(crate) fn forgo_spare(&self) -> bool {
         self.tail.lock().spare.bytes_max = 0;
-        self.drop_spare();
-        self.drop_rest();
+        let was_there = self.drop_spare();
+        self.drop_rest() || was_there
     }
 
     /// Gives back the room of what is left of an old segment in the open one, but for what an append that has
-    /// begun writes over.
+    /// begun writes over; says whether there was any.
     ///
     /// Not durable before a sync, and may come back: it is as good as nothing.
-    pub(super) fn drop_rest(&self) {
+    pub(super) fn drop_rest(&self) -> bool {
         let mut tail = self.tail.lock();
         let appending = tail
             .appending_until
             .checked_next_multiple_of(BLOCK_BYTES as u64);
         let until = tail.offset().max(appending.unwrap_or(u64::MAX));
-        if tail.stale_bytes > until && tail.file.set_len(until).is_ok() {
-            tail.file_bytes = until;
-            tail.stale_bytes = until;
+        if tail.stale_bytes <= until || tail.file.set_len(until).is_err() {
+            return false;
         }
+        tail.file_bytes = until;
+        tail.stale_bytes = until;
+        true
     }
 
-    /// Makes the segment of `header` from the spare of `bytes` bytes, if that can be done; otherwise the spare is
-    /// gone.
+    /// Makes the segment of `header` from the spare, if that can be done; otherwise the spare is gone.
     ///
     /// Errors: `Io` if the new name cannot be made durable; then nothing of its old records is left in it.
-    pub(super) fn reuse(
-        &self,
-        bytes: u64,
-        header: &SegmentHeader,
-    ) -> Result<Option<(Arc<dyn File>, PathBuf)>> {
+    pub(super) fn reuse(&self, kept: &Kept, header: &SegmentHeader) -> Result<Option<PathBuf>> {
         let path = self.dir.join(segment_name(header.sequence));
-        let file = match self.rename_spare(bytes, header, &path) {
-            Ok(file) => file,
-            Err(error) => {
-                tracing::debug!(%error, dir = %self.dir.display(), "an old segment is not used again");
-                self.drop_put_aside();
-                return Ok(None);
-            }
-        };
+        if let Err(error) = self.rename_spare(&*kept.file, header, &path) {
+            tracing::debug!(%error, dir = %self.dir.display(), "an old segment is not used again");
+            self.drop_put_aside();
+            return Ok(None);
+        }
         if let Err(error) = self.sync_names() {
-            self.abandon(&*file, &path);
+            self.abandon(&*kept.file, &path);
             let failed = EngineError::io_at("name", FileRole::WalSegment, path);
             return Err(failed(error));
         }
-        Ok(Some((file, path)))
+        Ok(Some(path))
     }
 
     /// The new header over the old one, and then the name.
-    fn rename_spare(
-        &self,
-        bytes: u64,
-        header: &SegmentHeader,
-        path: &Path,
-    ) -> io::Result<Arc<dyn File>> {
+    fn rename_spare(&self, file: &dyn File, header: &SegmentHeader, path: &Path) -> io::Result<()> {
         let (disk, spare) = (&self.host.disk, self.dir.join(SPARE));
+        if self.names.lock().are_unsure {
+            return Err(io::Error::other("a sync of the folder has failed"));
+        }
         match disk.open(path, OpenMode::Read) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
             // W6: that one is there to stay.
             Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
         }
-        let file = disk.open(&spare, OpenMode::ReadWrite)?;
-        if !is_own(&*file, bytes, header)? {
+        if disk.open(&spare, OpenMode::Read)?.identity()? != file.identity()? {
             return Err(io::Error::other("somebody else has put something there"));
         }
         // A whole block: the kernel need not read the rest of it.
         let mut block = [0; BLOCK_BYTES];
         crate::codec::put(&mut block, 0, &header.encode());
-        os::write_all_at(&*file, &block, 0)?;
+        os::write_all_at(file, &block, 0)?;
         if !fault::is(Fault::SpareHeaderUnsynced) {
             file.sync_data()?;
         }
-        // The page cache would go on with the units in which it was written, which may be large ones, and looks at
-        // the whole of one whenever a part is synced.
-        let _ = cache::drop_cached(&*file);
         if let Err(error) = disk.rename(&spare, path) {
-            self.abandon(&*file, path);
+            self.abandon(file, path);
             return Err(error);
         }
-        Ok(file)
+        Ok(())
     }
 
     /// For a segment that is not to be, but whose name may come back: the one before goes on past its start, and
@@ -220,15 +246,4 @@ impl Log {
         }
         let _ = remove_segment(&self.host, path);
     }
-}
-
-/// Whether it is the segment that was put aside.
-fn is_own(file: &dyn File, bytes: u64, next: &SegmentHeader) -> io::Result<bool> {
-    let mut head = [0; 512];
-    let found = os::read_up_to(file, &mut head, 0)?;
-    let Some(Ok(old)) = SegmentHeader::decode(head.get(..found).unwrap_or_default()) else {
-        return Ok(false);
-    };
-    let whose = |header: &SegmentHeader| (header.database, header.history, header.epoch);
-    Ok(file.len()? == bytes && whose(&old) == whose(next) && old.sequence < next.sequence)
 }

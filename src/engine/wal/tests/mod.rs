@@ -93,6 +93,7 @@ impl Writer {
     /// Goes on after what is on the disk, as an open does.
     fn reopen(host: &Host) -> Result<(Self, Vec<Commit>)> {
         let (commits, scan) = read_all(&*host.disk)?;
+        scan.cut_rest();
         scan.sync(&*host.disk, Path::new(DIR))?;
         let newest = commits.last().map_or(0, |last| last.point.timestamp.0);
         let (sealed, sequence) = (scan.sealed(), scan.next_sequence);

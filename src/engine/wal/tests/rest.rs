@@ -31,6 +31,7 @@ fn open_gives_back_what_lies_past_the_end() {
         let read = || read_from(&disk, start, MissingLog::IsError).unwrap();
         let (found, scan) = read();
         assert_eq!(found, std::slice::from_ref(&commit));
+        scan.cut_rest();
         scan.sync(&disk, Path::new(DIR)).unwrap();
         assert_eq!(scan.sealed().last().unwrap().bytes, end);
         for seed in 0..3 {
@@ -54,6 +55,7 @@ fn open_after_a_crash_behind_a_rotation_cuts_the_new_segment_only() {
             (&found[..], scan.end),
             (std::slice::from_ref(&commit), start)
         );
+        scan.cut_rest();
         scan.sync(&disk, Path::new(DIR)).unwrap();
         assert_eq!(file_len(&disk, &segment_path(3)), 512);
         assert_eq!(file_len(&disk, &segment_path(2)), 512 + start.0 - first.0);
