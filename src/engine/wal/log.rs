@@ -433,9 +433,9 @@ impl Log {
         header: &SegmentHeader,
     ) -> Result<(Arc<dyn File>, PathBuf, u64)> {
         if let Some(kept) = tail.spare.take()
-            && let Some(path) = self.reuse(&kept, header)?
+            && let Some((file, path)) = self.reuse(&kept, header)?
         {
-            return Ok((kept.file, path, kept.bytes));
+            return Ok((file, path, kept.bytes));
         }
         let (file, path) = create_segment(&self.host, &self.dir, header, &|| self.sync_names())?;
         Ok((file, path, 0))

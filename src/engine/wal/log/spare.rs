@@ -22,7 +22,7 @@ use crate::engine::options::EngineOptions;
 use crate::engine::wal::append::BLOCK_BYTES;
 use crate::engine::wal::segment::{SECTOR, SegmentHeader, segment_name};
 use crate::fault::{self, Fault};
-use crate::os::{self, File, Host, OpenMode, cache};
+use crate::os::{self, File, FileIdentity, Host, OpenMode, cache};
 
 /// Name of the spare in the folder of the log.
 const SPARE: &str = "spare";
@@ -37,10 +37,10 @@ pub(super) struct Spare {
     kept: Option<Kept>,
 }
 
-/// The file `spare`, whose name is durable.
+/// The file `spare`, whose name is durable. It is not kept open: whoever removes it has its room.
 #[derive(Debug)]
 pub(super) struct Kept {
-    pub(super) file: Arc<dyn File>,
+    identity: FileIdentity,
     pub(super) bytes: u64,
 }
 
@@ -107,29 +107,29 @@ impl Log {
     /// The name of what was put aside is durable, unless somebody else's sync of the folder failed: that one may
     /// have heard what this one lost.
     pub(super) fn keep_spare(&self, bytes: u64) {
-        let opened = self.open_put_aside(bytes).inspect_err(|error| {
+        let looked_at = self.look_at_put_aside(bytes).inspect_err(|error| {
             tracing::debug!(%error, dir = %self.dir.display(), "an old segment is not kept");
         });
         let are_names_unsure = self.names.lock().are_unsure;
         let mut tail = self.tail.lock();
-        match opened {
-            Ok(file) if bytes <= tail.spare.bytes_max && !are_names_unsure => {
-                tail.spare.kept = Some(Kept { file, bytes });
+        match looked_at {
+            Ok(identity) if bytes <= tail.spare.bytes_max && !are_names_unsure => {
+                tail.spare.kept = Some(Kept { identity, bytes });
             }
             _ => self.drop_put_aside(),
         }
     }
 
-    fn open_put_aside(&self, bytes: u64) -> io::Result<Arc<dyn File>> {
+    fn look_at_put_aside(&self, bytes: u64) -> io::Result<FileIdentity> {
         let disk = &self.host.disk;
-        let file = disk.open(&self.dir.join(SPARE), OpenMode::ReadWrite)?;
+        let file = disk.open(&self.dir.join(SPARE), OpenMode::Read)?;
         if !self.is_own(&*file, bytes)? {
             return Err(io::Error::other("somebody else has put something there"));
         }
         // The page cache would go on with the units in which it was written, which may be large ones, and looks at
         // the whole of one whenever a part is synced.
         let _ = cache::drop_cached(&*file);
-        Ok(file)
+        file.identity()
     }
 
     /// Whether it is the segment of `bytes` bytes that was put aside.
@@ -189,23 +189,35 @@ impl Log {
     /// Makes the segment of `header` from the spare, if that can be done; otherwise the spare is gone.
     ///
     /// Errors: `Io` if the new name cannot be made durable; then nothing of its old records is left in it.
-    pub(super) fn reuse(&self, kept: &Kept, header: &SegmentHeader) -> Result<Option<PathBuf>> {
+    pub(super) fn reuse(
+        &self,
+        kept: &Kept,
+        header: &SegmentHeader,
+    ) -> Result<Option<(Arc<dyn File>, PathBuf)>> {
         let path = self.dir.join(segment_name(header.sequence));
-        if let Err(error) = self.rename_spare(&*kept.file, header, &path) {
-            tracing::debug!(%error, dir = %self.dir.display(), "an old segment is not used again");
-            self.drop_put_aside();
-            return Ok(None);
-        }
+        let file = match self.rename_spare(kept, header, &path) {
+            Ok(file) => file,
+            Err(error) => {
+                tracing::debug!(%error, dir = %self.dir.display(), "an old segment is not used again");
+                self.drop_put_aside();
+                return Ok(None);
+            }
+        };
         if let Err(error) = self.sync_names() {
-            self.abandon(&*kept.file, &path);
+            self.abandon(&*file, &path);
             let failed = EngineError::io_at("name", FileRole::WalSegment, path);
             return Err(failed(error));
         }
-        Ok(Some(path))
+        Ok(Some((file, path)))
     }
 
     /// The new header over the old one, and then the name.
-    fn rename_spare(&self, file: &dyn File, header: &SegmentHeader, path: &Path) -> io::Result<()> {
+    fn rename_spare(
+        &self,
+        kept: &Kept,
+        header: &SegmentHeader,
+        path: &Path,
+    ) -> io::Result<Arc<dyn File>> {
         let (disk, spare) = (&self.host.disk, self.dir.join(SPARE));
         if self.names.lock().are_unsure {
             return Err(io::Error::other("a sync of the folder has failed"));
@@ -216,21 +228,22 @@ impl Log {
             // W6: that one is there to stay.
             Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
         }
-        if disk.open(&spare, OpenMode::Read)?.identity()? != file.identity()? {
+        let file = disk.open(&spare, OpenMode::ReadWrite)?;
+        if file.identity()? != kept.identity || file.len()? != kept.bytes {
             return Err(io::Error::other("somebody else has put something there"));
         }
         // A whole block: the kernel need not read the rest of it.
         let mut block = [0; BLOCK_BYTES];
         crate::codec::put(&mut block, 0, &header.encode());
-        os::write_all_at(file, &block, 0)?;
+        os::write_all_at(&*file, &block, 0)?;
         if !fault::is(Fault::SpareHeaderUnsynced) {
             file.sync_data()?;
         }
         if let Err(error) = disk.rename(&spare, path) {
-            self.abandon(file, path);
+            self.abandon(&*file, path);
             return Err(error);
         }
-        Ok(())
+        Ok(file)
     }
 
     /// For a segment that is not to be, but whose name may come back: the one before goes on past its start, and
