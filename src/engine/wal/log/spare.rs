@@ -32,7 +32,7 @@ const BYTES_MIN: u64 = 2 * BLOCK_BYTES as u64;
 /// The spare, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Spare {
-    /// None is kept that is longer.
+    /// A longer one is cut; 0 if none is kept.
     bytes_max: u64,
     kept: Option<Kept>,
 }
@@ -55,7 +55,7 @@ impl Spare {
 
     /// Whether the file of a segment of `bytes` bytes would be kept.
     fn wants(&self, bytes: u64) -> bool {
-        self.kept.is_none() && (BYTES_MIN..=self.bytes_max).contains(&bytes)
+        self.kept.is_none() && bytes.min(self.bytes_max) >= BYTES_MIN
     }
 }
 
@@ -82,8 +82,9 @@ pub(super) fn remove_left(host: &Host, dir: &Path) -> Result<()> {
 impl Log {
     /// The same, which from here on makes the next segment from an old one (W11).
     pub(crate) fn with_spare(self, options: &EngineOptions) -> Self {
-        // A segment is sealed when it is longer than a checkpoint wants it.
-        let wanted = options.checkpoint_bytes.saturating_mul(2);
+        // Small commits at random places end a segment before it is as long as a checkpoint lets it become; a
+        // bulk load does not, and what it took is not to stay.
+        let wanted = options.checkpoint_bytes / 2;
         self.tail.lock().spare.bytes_max = wanted.min(options.log_bytes_max / 4);
         self
     }
@@ -107,29 +108,38 @@ impl Log {
     /// The name of what was put aside is durable, unless somebody else's sync of the folder failed: that one may
     /// have heard what this one lost.
     pub(super) fn keep_spare(&self, bytes: u64) {
-        let looked_at = self.look_at_put_aside(bytes).inspect_err(|error| {
+        let bytes_max = self.tail.lock().spare.bytes_max;
+        let kept = self.trim_put_aside(bytes, bytes_max).inspect_err(|error| {
             tracing::debug!(%error, dir = %self.dir.display(), "an old segment is not kept");
         });
         let are_names_unsure = self.names.lock().are_unsure;
         let mut tail = self.tail.lock();
-        match looked_at {
-            Ok(identity) if bytes <= tail.spare.bytes_max && !are_names_unsure => {
-                tail.spare.kept = Some(Kept { identity, bytes });
+        match kept {
+            Ok(kept) if kept.bytes <= tail.spare.bytes_max && !are_names_unsure => {
+                tail.spare.kept = Some(kept);
             }
             _ => self.drop_put_aside(),
         }
     }
 
-    fn look_at_put_aside(&self, bytes: u64) -> io::Result<FileIdentity> {
+    /// Looks at what was put aside, a segment of `bytes` bytes, and leaves `bytes_max` of them.
+    fn trim_put_aside(&self, bytes: u64, bytes_max: u64) -> io::Result<Kept> {
         let disk = &self.host.disk;
-        let file = disk.open(&self.dir.join(SPARE), OpenMode::Read)?;
+        let file = disk.open(&self.dir.join(SPARE), OpenMode::ReadWrite)?;
         if !self.is_own(&*file, bytes)? {
             return Err(io::Error::other("somebody else has put something there"));
         }
         // The page cache would go on with the units in which it was written, which may be large ones, and looks at
         // the whole of one whenever a part is synced.
         let _ = cache::drop_cached(&*file);
-        file.identity()
+        if bytes > bytes_max {
+            // Durable with the header that is written over the old one.
+            file.set_len(bytes_max)?;
+        }
+        Ok(Kept {
+            identity: file.identity()?,
+            bytes: bytes.min(bytes_max),
+        })
     }
 
     /// Whether it is the segment of `bytes` bytes that was put aside.

@@ -423,15 +423,26 @@ fn spare_is_bounded_counted_and_given_back() {
     writer.checkpoint().unwrap();
     assert!(!is_spare_there(&machine.disk), "the disk was full");
 
-    let mut writer = Writer::new(&Host::simulated(2).host).reusing();
-    let small = EngineOptions {
-        checkpoint_bytes: 5000,
+    let machine = Host::simulated(2);
+    let mut writer = Writer::new(&machine.host).reusing();
+    let small = |checkpoint_bytes| EngineOptions {
+        checkpoint_bytes,
         ..EngineOptions::default()
     };
-    writer.log = writer.log.with_spare(&small);
+    writer.log = writer.log.with_spare(&small(10_000));
     writer.large(1).unwrap();
     writer.checkpoint().unwrap();
-    assert_eq!(writer.log.bytes(), 512, "it was too long");
+    assert_eq!(writer.log.bytes(), 512, "a shorter one saves nothing");
+    writer.log = writer.log.with_spare(&small(18_000));
+    writer.large(2).unwrap();
+    writer.checkpoint().unwrap();
+    assert_eq!(writer.log.bytes(), 512 + 9000, "it was cut");
+    assert_eq!(writer.log.reusable_bytes(), 9000);
+    let start = writer.checkpoint().unwrap();
+    assert_eq!(writer.log.bytes(), 9000);
+    let second = writer.large(3).unwrap();
+    let found = read_from(&machine.disk, start, MissingLog::IsError);
+    assert_eq!(found.unwrap().0, [second]);
 }
 
 /// A killed engine leaves its spare, and so does a copy: the next open removes it, whatever it is.
