@@ -108,16 +108,18 @@ impl Log {
     /// The name of what was put aside is durable, unless somebody else's sync of the folder failed: that one may
     /// have heard what this one lost.
     pub(super) fn keep_spare(&self, bytes: u64) {
+        if self.names.lock().are_unsure {
+            return self.drop_put_aside();
+        }
         let bytes_max = self.tail.lock().spare.bytes_max;
         let kept = self.trim_put_aside(bytes, bytes_max).inspect_err(|error| {
             tracing::debug!(%error, dir = %self.dir.display(), "an old segment is not kept");
         });
-        let are_names_unsure = self.names.lock().are_unsure;
         let mut tail = self.tail.lock();
+        // Since it was looked at, somebody may have had none kept any more.
+        let wanted = BYTES_MIN..=tail.spare.bytes_max;
         match kept {
-            Ok(kept) if kept.bytes <= tail.spare.bytes_max && !are_names_unsure => {
-                tail.spare.kept = Some(kept);
-            }
+            Ok(kept) if wanted.contains(&kept.bytes) => tail.spare.kept = Some(kept),
             _ => self.drop_put_aside(),
         }
     }
