@@ -12,7 +12,7 @@ use crate::engine::wal::record::{
     CommitRecord, RECORD_HEADER_BYTES, RecordHead, RecordKind, framed_bytes,
 };
 use crate::engine::wal::scan::usable_segments;
-use crate::engine::wal::segment::{SECTOR, SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::engine::wal::segment::{SECTOR, SEGMENT_HEADER_BYTES, SegmentHeader, header_of};
 use crate::id::{DatabaseId, HistoryId};
 use crate::lsn::Lsn;
 use crate::os::{self, Disk, File, OpenMode};
@@ -165,13 +165,6 @@ impl LogSegment {
     pub(crate) fn header_bytes(&self) -> [u8; SECTOR] {
         self.header.encode()
     }
-}
-
-fn header_of(file: &dyn File) -> io::Result<Option<SegmentHeader>> {
-    let mut head = [0; SECTOR];
-    let found = os::read_up_to(file, &mut head, 0)?;
-    let header = SegmentHeader::decode(head.get(..found).unwrap_or_default());
-    Ok(header.and_then(Result::ok))
 }
 
 /// Longer than any record.

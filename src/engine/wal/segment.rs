@@ -141,6 +141,16 @@ pub(crate) struct CommitMark {
 /// So many marks are kept of one segment; the newest.
 pub(crate) const MARKS_MAX: usize = 1 << 15;
 
+/// The header of the segment in `file`; `None` if it is damaged, cut, or of a later build.
+///
+/// Errors: the system's.
+pub(crate) fn header_of(file: &dyn File) -> io::Result<Option<SegmentHeader>> {
+    let mut head = [0; SECTOR];
+    let found = os::read_up_to(file, &mut head, 0)?;
+    let header = SegmentHeader::decode(head.get(..found).unwrap_or_default());
+    Ok(header.and_then(std::result::Result::ok))
+}
+
 /// The name of a segment.
 pub(crate) fn segment_name(sequence: u64) -> String {
     format!("{sequence:016x}.wal")

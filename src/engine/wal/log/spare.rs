@@ -20,7 +20,7 @@ use super::{Log, Tail, remove_segment};
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::options::EngineOptions;
 use crate::engine::wal::append::BLOCK_BYTES;
-use crate::engine::wal::segment::{SECTOR, SegmentHeader, segment_name};
+use crate::engine::wal::segment::{SegmentHeader, header_of, segment_name};
 use crate::fault::{self, Fault};
 use crate::os::{self, File, FileIdentity, Host, OpenMode, cache};
 
@@ -146,9 +146,7 @@ impl Log {
 
     /// Whether it is the segment of `bytes` bytes that was put aside.
     fn is_own(&self, file: &dyn File, bytes: u64) -> io::Result<bool> {
-        let mut head = [0; SECTOR];
-        let found = os::read_up_to(file, &mut head, 0)?;
-        let Some(Ok(old)) = SegmentHeader::decode(head.get(..found).unwrap_or_default()) else {
+        let Some(old) = header_of(file)? else {
             return Ok(false);
         };
         let own = &self.identity;

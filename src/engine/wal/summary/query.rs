@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::engine::error::{EngineError, FileRole, Result};
 use crate::engine::wal::LOG_DIR;
 use crate::engine::wal::segment::{
-    CommitMark, SEGMENT_HEADER_BYTES, SegmentHeader, sequence_of_segment,
+    CommitMark, SEGMENT_HEADER_BYTES, SegmentHeader, header_of, sequence_of_segment,
 };
 use crate::engine::wal::summary::CHANGES_DIR;
 use crate::engine::wal::summary::file::{EntryPlace, entries_of, sequences};
@@ -19,7 +19,7 @@ use crate::engine::wal::summary::runs::Gathering;
 use crate::engine::wal::summary::walk::walk_segment;
 use crate::id::{DatabaseId, Epoch, HistoryId};
 use crate::lsn::Lsn;
-use crate::os::{self, Disk, File, OpenMode};
+use crate::os::{Disk, File, OpenMode};
 use crate::page::PageNo;
 
 /// How often it is looked again when files went while they were looked at.
@@ -138,13 +138,6 @@ fn segments_of(
         }
     }
     Ok(segments)
-}
-
-fn header_of(file: &dyn File) -> io::Result<Option<SegmentHeader>> {
-    let mut head = [0; 512];
-    let found = os::read_up_to(file, &mut head, 0)?;
-    let header = SegmentHeader::decode(head.get(..found).unwrap_or_default());
-    Ok(header.and_then(std::result::Result::ok))
 }
 
 /// Whether a segment that was read to somewhere became another one meanwhile, the header first (W11): then it is gone.
